@@ -1,0 +1,107 @@
+"""Templates to JSON documents: the only place that knows where templates live and how they are rendered.
+
+Every value goes through `tojson`; an expression that forgot it, or names something undefined, is an error with file and
+line. What comes out is parsed at once, so no caller ever sees text that is not JSON. No I/O but reading templates.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from pilot_agent.errors import TemplateError
+
+
+def _tojson(value: object) -> Markup:
+    return Markup(json.dumps(value, separators=(",", ":"), ensure_ascii=False))  # noqa: S704 - JSON, not HTML
+
+
+def _only_json(value: object) -> object:
+    """What an expression may print: with autoescape on, only `tojson` and macros make Markup."""
+    if isinstance(value, Markup):
+        return value
+    if isinstance(value, jinja2.Undefined):
+        str(value)  # raises UndefinedError with the name
+    raise jinja2.TemplateRuntimeError(f"value {value!r} is printed without the tojson filter")
+
+
+def templates_directory() -> Path:
+    """Where the shipped templates are: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    installed = package / "_templates"
+    return installed if installed.is_dir() else package.parent / "templates"
+
+
+class Renderer:
+    """Renders templates by name (shipped ones) or by path (a user's own), to parsed JSON.
+
+    A template may print macros' results directly; everything else must pass `tojson`.
+    """
+
+    def __init__(self) -> None:
+        self._root = templates_directory()
+        self._environment = jinja2.Environment(
+            # Absolute paths come from users' settings; names are looked up among the shipped templates only.
+            loader=jinja2.FunctionLoader(self._load),
+            undefined=jinja2.StrictUndefined,
+            finalize=_only_json,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            autoescape=True,
+            auto_reload=False,
+            cache_size=64,
+        )
+        self._environment.filters["tojson"] = _tojson
+
+    def render(self, name: str, variables: Mapping[str, object]) -> Any:
+        """Render the template `name` (relative to the shipped ones, or an absolute path) and parse it as JSON.
+
+        Raises TemplateError with file, line and reason.
+        """
+        try:
+            text = self._environment.get_template(name).render(variables)
+        except jinja2.TemplateNotFound as error:
+            raise TemplateError(f"template {error.name}: {error.message}") from None
+        except jinja2.TemplateSyntaxError as error:
+            raise TemplateError(f"template {error.filename or name}:{error.lineno}: {error.message}") from None
+        except Exception as error:  # noqa: BLE001 - a template may raise anything: it runs what its author wrote
+            line = _line_in(error, self._path(name))
+            raise TemplateError(f"template {self._path(name)}{line}: {error}") from None
+        try:
+            return json.loads(text)
+        except ValueError as error:
+            raise TemplateError(
+                f"template {self._path(name)}: the result is not JSON: {error}{_near(text, error)}"
+            ) from None
+
+    def _path(self, name: str) -> Path:
+        return self._root / name
+
+    def _load(self, name: str) -> tuple[str, str, None]:
+        path = self._path(name)
+        try:
+            return path.read_text(encoding="utf-8"), str(path), None
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            raise jinja2.TemplateNotFound(str(path), f"can't be read: {reason}") from None
+
+
+def _line_in(error: Exception, path: Path) -> str:
+    """`:LINE` of the innermost template frame of `error`, where there is one."""
+    line = ""
+    frame = error.__traceback__
+    while frame is not None:
+        if frame.tb_frame.f_code.co_filename == str(path):
+            line = f":{frame.tb_lineno}"
+        frame = frame.tb_next
+    return line
+
+
+def _near(text: str, error: ValueError) -> str:
+    position = getattr(error, "pos", None)
+    if position is None:
+        return ""
+    return f", near {text[max(0, position - 30) : position + 10]!r}"

@@ -1,0 +1,44 @@
+"""The one error tree, and the exit code each branch ends the agent with (docs/exit-codes.md).
+
+An `AgentError` is made for a person: its text says what happened, where, the value seen and what to do, in one line.
+Everything that may end a command is one of these; anything else that escapes is a bug and says so.
+"""
+
+EXIT_OK = 0
+"""Asked to stop, and stopped."""
+
+EXIT_SETTINGS = 255
+"""A settings error at start, or a failed subcommand (Istio's agent uses the same code)."""
+
+EXIT_SIGNAL_BASE = 128
+"""128 + n: Envoy died of signal n and the agent gave up restarting it."""
+
+
+class AgentError(Exception):
+    """Base of everything the agent reports to a person instead of raising a traceback."""
+
+    exit_code = EXIT_SETTINGS
+
+
+class SettingsError(AgentError):
+    """A flag, variable, annotation or settings file that can't be used."""
+
+
+class TemplateError(SettingsError):
+    """A template that does not render, or renders something that is not JSON."""
+
+
+class EnvoyRefused(SettingsError):
+    """Envoy itself refused a document (`--mode validate`); the text carries Envoy's own words."""
+
+
+class PortInUse(SettingsError):
+    """A port the agent or its Envoy must listen on belongs to somebody else."""
+
+
+class MeshError(AgentError):
+    """A document of the local mesh (`--configDir`) that can't be used: file, line, field, reason."""
+
+
+class AdminError(AgentError):
+    """Envoy's admin interface did not answer, or not with what was asked."""

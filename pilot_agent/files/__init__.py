@@ -1,0 +1,1 @@
+"""Files that others write or read while we run: watching directories, publishing atomically."""

@@ -1,0 +1,1 @@
+"""Local mode: Istio YAML in a directory becomes Envoy's file-based xDS."""

@@ -1,0 +1,1 @@
+"""The agent's own metrics, and the merge of its, Envoy's and the application's into one scrape."""

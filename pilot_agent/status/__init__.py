@@ -1,0 +1,1 @@
+"""Port 15020: readiness with reasons, and the control endpoints."""
