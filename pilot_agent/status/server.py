@@ -1,0 +1,208 @@
+"""The HTTP server behind the front: which path goes where, and who may ask. Imports aiohttp, so it is loaded late.
+
+Paths are compared as they came, byte for byte: nothing is decoded or cleaned and then served, because a request that
+Envoy let through on its prefix `/healthz/ready` arrives here from loopback (reference: status port, security).
+"""
+
+import asyncio
+import ipaddress
+import logging
+import posixpath
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
+from typing import NamedTuple, Protocol
+from urllib.parse import quote
+
+from aiohttp import web
+
+from pilot_agent.log import Scope
+from pilot_agent.status.control import Control, ControlHandlers
+from pilot_agent.status.readiness import Readiness
+
+SCRAPES_AT_ONCE = 64
+"""Beyond this a scrape is refused with 503: each holds connections and buffers."""
+
+_WRITE_PATIENCE_SECONDS = 30.0
+_NOSNIFF = {"X-Content-Type-Options": "nosniff"}
+_PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
+
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+
+class Scraper(Protocol):
+    """The merged metrics. `load` does the slow imports and is called in a thread; `stream` ends when it is closed."""
+
+    @property
+    def content_type(self) -> str: ...
+
+    def load(self) -> None: ...
+
+    def stream(self, headers: Mapping[str, str], query: str) -> AsyncGenerator[bytes, None]: ...
+
+    async def close(self) -> None: ...
+
+
+class Route(NamedTuple):
+    """`method` None: any."""
+
+    handler: Handler
+    is_local_only: bool = False
+    method: str | None = None
+
+
+class Backend:
+    """aiohttp's server without a socket of its own: it is given connections through `protocol()`."""
+
+    def __init__(
+        self,
+        readiness: Readiness,
+        scraper: Scraper,
+        control: Control,
+        log: Scope,
+        *,
+        are_metrics_local_only: bool,
+        idle_seconds: float,
+    ) -> None:
+        self._readiness, self._scraper, self._log = readiness, scraper, log
+        self._scrapes_running = 0
+        self._control = ControlHandlers(control, log)
+        metrics = Route(self._metrics, is_local_only=are_metrics_local_only)
+        self._routes = {
+            "/healthz/ready": Route(self._ready),
+            "/stats/prometheus": metrics,
+            "/metrics": metrics,
+            "/drain": Route(self._control.drain, is_local_only=True, method="POST"),
+            "/quitquitquit": Route(self._control.quit, is_local_only=True, method="POST"),
+        }
+        self._server = web.Server(
+            self._dispatch,
+            handler_cancellation=True,  # a scraper that hangs up must not leave us reading its sources
+            keepalive_timeout=idle_seconds,
+            lingering_time=1.0,
+            max_headers=64,
+            access_log=None,
+            # What peers send wrong is answered with 400 and not logged: anybody can send it. Our own errors are logged
+            # by `_dispatch`.
+            logger=logging.Logger("status", logging.CRITICAL + 1),
+        )
+
+    @property
+    def connections(self) -> int:
+        return len(self._server.connections)
+
+    def protocol(self) -> asyncio.Protocol:
+        return self._server()
+
+    async def close(self, patience: float) -> None:
+        """End every connection; `patience`: seconds for the answers under way."""
+        await self._control.close()
+        self._server.pre_shutdown()
+        await self._server.shutdown(patience)
+
+    async def _dispatch(self, request: web.BaseRequest) -> web.StreamResponse:
+        path, _, query = split_target(request.raw_path)
+        try:
+            return await self._answer(request, path, query)
+        except (asyncio.CancelledError, ConnectionError):
+            raise
+        except Exception as error:  # one request's error is not the port's
+            self._log.error(f"status port: {request.method} {path} failed: {error!r}")
+            if _has_begun(request):
+                raise ConnectionResetError("the answer had begun") from error
+            return _refuse(500, "Internal Server Error")
+
+    async def _answer(self, request: web.BaseRequest, path: str, query: str) -> web.StreamResponse:
+        if (clean := clean_path(path)) != path:
+            return _redirect(clean, query)
+        route = self._routes.get(path)
+        if route is None:
+            return _refuse(404, "404 page not found")
+        if route.is_local_only and not is_loopback(_peer(request)):
+            return _refuse(403, "Only requests from localhost are allowed")
+        if route.method is not None and request.method != route.method:
+            return _refuse(405, "Method Not Allowed", Allow=route.method)
+        return await route.handler(request)
+
+    async def _ready(self, request: web.BaseRequest) -> web.StreamResponse:
+        reason = self._readiness.reason()
+        _, _, query = split_target(request.raw_path)
+        if "verbose" in (part.partition("=")[0] for part in query.split("&")):
+            return web.Response(status=503 if reason else 200, text=self._readiness.verbose(), headers=_NOSNIFF)
+        if reason is None:
+            return web.Response()
+        return _refuse(503, reason)
+
+    async def _metrics(self, request: web.BaseRequest) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": self._scraper.content_type})
+        if request.method == "HEAD":
+            await response.prepare(request)
+            return response
+        if self._scrapes_running >= SCRAPES_AT_ONCE:
+            return _refuse(503, f"{SCRAPES_AT_ONCE} scrapes are running already")
+        _, _, query = split_target(request.raw_path)
+        self._scrapes_running += 1
+        try:
+            await response.prepare(request)
+            async with aclosing(self._scraper.stream(request.headers, query)) as chunks:
+                async for chunk in chunks:
+                    await self._write(request, response, chunk)
+        finally:
+            self._scrapes_running -= 1
+        return response
+
+    async def _write(self, request: web.BaseRequest, response: web.StreamResponse, chunk: bytes) -> None:
+        try:
+            async with asyncio.timeout(_WRITE_PATIENCE_SECONDS):
+                await response.write(chunk)
+        except TimeoutError:
+            if request.transport is not None:
+                request.transport.abort()
+            raise ConnectionResetError("the scraper does not read") from None
+
+
+def split_target(target: str) -> tuple[str, str, str]:
+    """The path, `?` and the query of a request target, nothing decoded; an absolute URL loses its scheme and host."""
+    if target[:7].lower() == "http://":
+        slash = target.find("/", 7)
+        target = target[slash:] if slash >= 0 else "/"
+    return target.partition("?")
+
+
+def clean_path(path: str) -> str:
+    """`path` without `//`, `.` and `..`, as Go's ServeMux redirects to it."""
+    if not path.startswith("/"):
+        return path
+    clean = posixpath.normpath("/" + path.lstrip("/"))
+    return clean + "/" if path.endswith(("/", "/.", "/..")) and clean != "/" else clean
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a TCP peer's address is this machine's loopback; IPv4 mapped into IPv6 counts as IPv4."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.scope_id is not None:
+            return False
+        # Python 3.11 does not call ::ffff:127.0.0.1 a loopback address.
+        return address.ipv4_mapped.is_loopback if address.ipv4_mapped else address.is_loopback
+    return address.is_loopback
+
+
+def _peer(request: web.BaseRequest) -> str:
+    name = request.transport.get_extra_info("peername") if request.transport is not None else None
+    return str(name[0]) if isinstance(name, tuple) else ""
+
+
+def _refuse(status: int, text: str, **headers: str) -> web.Response:
+    return web.Response(status=status, text=f"{text}\n", headers=_NOSNIFF | headers)
+
+
+def _redirect(path: str, query: str) -> web.Response:
+    location = path + (f"?{query}" if query else "")
+    return web.Response(status=307, headers={"Location": quote(location, safe=_PRINTABLE, errors="surrogateescape")})
+
+
+def _has_begun(request: web.BaseRequest) -> bool:
+    return request.writer.output_size > 0
