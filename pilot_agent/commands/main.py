@@ -114,7 +114,7 @@ def root(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-def main() -> int:  # noqa: PLR0911 - one return for each way out
+def main() -> int:
     """Run the command line of this process and return its exit code (the table of docs/exit-codes.md)."""
     try:
         code = _run(sys.argv[1:])

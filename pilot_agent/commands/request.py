@@ -76,9 +76,14 @@ class Call(NamedTuple):
 
                 def read(most: int) -> bytes:
                     try:
-                        return bytes(response.read1(most))
+                        # Not read1: in Python 3.11 it forgets the length and waits for the peer to close.
+                        chunk = response.read(most)
                     except failures as error:
                         raise RequestFailed(f"{self.method} {self.url}: {_reason(error, timeout)}") from None
+                    if not chunk and response.length:
+                        missing = f"{response.length} bytes before the end of the body"
+                        raise RequestFailed(f"{self.method} {self.url}: the connection closed {missing}")
+                    return chunk
 
                 try:
                     yield Answer(response.status, read)
