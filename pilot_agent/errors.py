@@ -14,6 +14,10 @@ EXIT_SIGNAL_BASE = 128
 """128 + n: Envoy died of signal n and the agent gave up restarting it."""
 
 
+EXIT_GAVE_UP = 1
+"""Envoy kept ending with 0 though nobody had asked it to, and the agent gave up restarting it."""
+
+
 class AgentError(Exception):
     """Base of everything the agent reports to a person instead of raising a traceback."""
 

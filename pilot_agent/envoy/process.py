@@ -1,0 +1,134 @@
+"""One child process: spawned into a group of its own, killed by the kernel when the agent dies, its end described.
+
+Uses neither asyncio nor threads: Envoy is spawned before asyncio is imported. Children are spawned only from the main
+thread, since the parent-death signal is bound to the thread that forked.
+"""
+
+import ctypes
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from pilot_agent.clock import Clock
+from pilot_agent.envoy.command import epoch_arguments
+from pilot_agent.envoy.epoch import Epoch
+from pilot_agent.errors import EXIT_SIGNAL_BASE, SettingsError
+
+_PR_SET_PDEATHSIG = 1
+
+
+class ExitFacts(NamedTuple):
+    """How a child ended: `code` or `signal` (one is None), after `uptime` seconds."""
+
+    code: int | None
+    signal: int | None
+    uptime: float
+
+    def __str__(self) -> str:
+        if self.signal is not None:
+            return f"killed by signal {self.signal} ({_signal_name(self.signal)})"
+        return f"exit code {self.code}"
+
+    @property
+    def signal_name(self) -> str:
+        """Such as SIGKILL; empty when no signal ended it."""
+        return _signal_name(self.signal) if self.signal is not None else ""
+
+    @property
+    def agent_code(self) -> int:
+        """What the agent exits with when it gives up on this end: Envoy's own code, or 128 + signal."""
+        return EXIT_SIGNAL_BASE + self.signal if self.signal is not None else self.code or 0
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"SIG{number}"
+
+
+class Child:
+    """A running child. Whoever spawns it owns it: `poll` is the only thing that reaps it."""
+
+    def __init__(self, argv: Sequence[str], environment: Mapping[str, str], clock: Clock) -> None:
+        """Spawn `argv` with standard error as a pipe (`stderr_fd`), standard output inherited.
+
+        Raises SettingsError when the binary can't be executed.
+        """
+        self.argv = list(argv)
+        self._clock = clock
+        self.started_at = clock.monotonic()
+        self._facts: ExitFacts | None = None
+        prctl = ctypes.CDLL(None, use_errno=True).prctl
+        parent = os.getpid()
+
+        def die_with_parent() -> None:
+            prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() != parent:  # the agent died before the line above took effect
+                os._exit(EXIT_SIGNAL_BASE + signal.SIGKILL)
+
+        try:
+            self._popen = subprocess.Popen(
+                self.argv,
+                env=dict(environment),
+                stdin=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                process_group=0,
+                preexec_fn=die_with_parent,  # noqa: PLW1509 - two system calls, no lock taken
+            )
+        except OSError as error:
+            raise SettingsError(f"{argv[0]} can't be executed: {error.strerror}") from None
+        self.pid = self._popen.pid
+
+    @property
+    def stderr_fd(self) -> int:
+        assert self._popen.stderr is not None
+        return self._popen.stderr.fileno()
+
+    def close_output(self) -> None:
+        if self._popen.stderr is not None:
+            self._popen.stderr.close()
+
+    def wait(self) -> tuple[int, str]:
+        """Block until it has ended: exit code (128 + n for a signal) and standard error. Only before the event loop."""
+        _, output = self._popen.communicate()
+        facts = self.poll()
+        assert facts is not None
+        return facts.agent_code, output.decode(errors="replace")
+
+    def poll(self) -> ExitFacts | None:
+        """The facts of its end, None while it runs. Reaps it, once."""
+        if self._facts is None:
+            status = self._popen.poll()
+            if status is not None:
+                uptime = self._clock.monotonic() - self.started_at
+                self._facts = ExitFacts(None, -status, uptime) if status < 0 else ExitFacts(status, None, uptime)
+        return self._facts
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the child alone; nothing happens when it has ended."""
+        if self.poll() is None:
+            self._popen.send_signal(number)
+
+    def kill_group(self) -> None:
+        """SIGKILL to the child and whatever it started."""
+        if self.poll() is None:
+            try:
+                os.killpg(self.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+
+
+def spawn(
+    argv: list[str],
+    variables: Mapping[str, str],
+    epoch: Epoch,
+    drain_seconds: int,
+    base_id_path: Path,
+    clock: Clock,
+) -> Child:
+    """Start Envoy as `epoch`. Raises SettingsError when the binary can't be executed."""
+    return Child([*argv, *epoch_arguments(epoch, base_id_path, drain_seconds)], variables, clock)

@@ -1,0 +1,125 @@
+"""Where settings come from and which source wins: defaults, mesh file, PROXY_CONFIG, pod annotation, flags.
+
+`load` is called at start and again for every change of a watched file; it reads only what it is given paths of.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from pilot_agent.errors import SettingsError
+from pilot_agent.settings.check import check
+from pilot_agent.settings.environment import Environment
+from pilot_agent.settings.mesh import Layers, parse_document
+from pilot_agent.settings.model import MeshSettings, ProxyConfig, ProxyFlags, Settings
+from pilot_agent.values import parse_port
+
+ROLES = ("sidecar", "router", "waypoint")
+
+CONFIG_ANNOTATION = "proxy.istio.io/config"
+DISCOVERY_ANNOTATION = "sidecar.istio.io/discoveryAddress"
+STATUS_PORT_ANNOTATION = "status.sidecar.istio.io/port"
+
+
+def load(
+    flags: ProxyFlags, variables: Mapping[str, str], annotations: Mapping[str, str], *, log_as_json: bool = False
+) -> Settings:
+    """The effective settings. Raises SettingsError with one line that names the source, the field and the value."""
+    if flags.role not in ROLES:
+        raise SettingsError(f"invalid proxy Type: {flags.role}; use one of {', '.join(ROLES)}")
+    environment = Environment(variables)
+    layers = Layers()
+    mesh_file = read_mesh_file(flags.mesh_config)
+    layers.add(_default_config(mesh_file, flags.mesh_config), f"mesh file {flags.mesh_config}")
+    layers.add(parse_document(environment.text("PROXY_CONFIG"), "PROXY_CONFIG"), "PROXY_CONFIG")
+    annotation = annotations.get(CONFIG_ANNOTATION, "")
+    layers.add(parse_document(annotation, f"annotation {CONFIG_ANNOTATION}"), f"annotation {CONFIG_ANNOTATION}")
+    _add_flags(layers, flags, environment)
+    check(layers.result())
+    config = _after_validation(layers, annotations)
+    warnings = (*environment.warnings, *layers.warnings, *_ignored(flags))
+    mesh = mesh_settings(mesh_file, flags.mesh_config)
+    return Settings(flags, environment, config, mesh, annotations, log_as_json, warnings)
+
+
+def read_mesh_file(path: str) -> Mapping[str, object]:
+    """The MeshConfig at `path`; {} where there is no such file. Raises SettingsError."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise SettingsError(f"mesh file {path} can't be read: {reason}") from None
+    return parse_document(text, f"mesh file {path}")
+
+
+def mesh_settings(document: Mapping[str, object], path: str) -> MeshSettings:
+    """What local mode takes from MeshConfig itself. Raises SettingsError naming the field."""
+    defaults = MeshSettings()
+    log_file = document.get("accessLogFile", document.get("access_log_file", ""))
+    if not isinstance(log_file, str):
+        raise SettingsError(f"mesh file {path}: accessLogFile: {log_file!r} is not a path")
+    return MeshSettings(
+        _port(document, ("proxyListenPort", "proxy_listen_port"), defaults.proxy_listen_port, path),
+        _port(
+            document,
+            ("proxyInboundListenPort", "proxy_inbound_listen_port"),
+            defaults.proxy_inbound_listen_port,
+            path,
+        ),
+        log_file,
+    )
+
+
+def _port(document: Mapping[str, object], names: tuple[str, str], default: int, path: str) -> int:
+    value = next((document[name] for name in names if document.get(name) is not None), default)
+    try:
+        return parse_port(value)
+    except ValueError as error:
+        raise SettingsError(f"mesh file {path}: {names[0]}: {error}") from None
+
+
+def _default_config(document: Mapping[str, object], path: str) -> Mapping[str, object]:
+    default_config = document.get("defaultConfig", document.get("default_config"))
+    if default_config is None:
+        return {}
+    if not isinstance(default_config, dict):
+        raise SettingsError(f"mesh file {path}: defaultConfig: expected a mapping, got {default_config!r}")
+    return default_config
+
+
+def _add_flags(layers: Layers, flags: ProxyFlags, environment: Environment) -> None:
+    below = layers.result()
+    if below.concurrency is None and environment.number("ISTIO_CPU_LIMIT"):
+        layers.set("concurrency", environment.number("ISTIO_CPU_LIMIT"), "ISTIO_CPU_LIMIT")
+    if flags.concurrency:
+        layers.set("concurrency", flags.concurrency, "flag --concurrency")
+        layers.warnings.append("--concurrency is a legacy flag: set concurrency in the proxy configuration instead")
+    if flags.template_file and not below.custom_config_file:
+        layers.set("proxyBootstrapTemplatePath", flags.template_file, "flag --templateFile")
+    if not below.service_cluster and below.tracing_service_name is None and flags.service_cluster:
+        layers.set("serviceCluster", flags.service_cluster, "flag --serviceCluster")
+
+
+def _after_validation(layers: Layers, annotations: Mapping[str, str]) -> ProxyConfig:
+    """The two annotations Istio applies last. Unlike Istio we don't let a bad port turn the status server off."""
+    address = annotations.get(DISCOVERY_ANNOTATION)
+    if address:
+        layers.set("discoveryAddress", address, f"annotation {DISCOVERY_ANNOTATION}")
+    port = annotations.get(STATUS_PORT_ANNOTATION)
+    if port is not None:
+        if not port.isascii() or not port.isdigit():
+            raise SettingsError(f"annotation {STATUS_PORT_ANNOTATION}: {port!r} is not a port number")
+        layers.set("statusPort", int(port), f"annotation {STATUS_PORT_ANNOTATION}")
+    config = layers.result()
+    check(config)
+    return config
+
+
+def _ignored(flags: ProxyFlags) -> list[str]:
+    warnings = []
+    if flags.sts_port:
+        warnings.append("--stsPort only becomes node metadata: there is no STS server any more")
+    if flags.token_manager_plugin:
+        warnings.append("--tokenManagerPlugin has no effect")
+    return warnings

@@ -1,0 +1,235 @@
+"""From the command line to a running Envoy, with as little imported as possible: no asyncio, no aiohttp.
+
+Envoy boots while the rest of the agent is imported (DESIGN, invariant 2). What fails here ends the agent with one line,
+and takes back everything that was made.
+"""
+
+import time
+from pathlib import Path
+from socket import socket
+from typing import NamedTuple
+
+from pilot_agent import __version__
+from pilot_agent.bootstrap.render import Renderer
+from pilot_agent.bootstrap.validate import judge, validation_argv
+from pilot_agent.clock import Clock
+from pilot_agent.envoy.epoch import Epoch, is_shared_memory_usable
+from pilot_agent.envoy.process import Child, spawn
+from pilot_agent.errors import AgentError
+from pilot_agent.files.workspace import Workspace
+from pilot_agent.log import Log, Scope
+from pilot_agent.mesh.local import LocalMesh
+from pilot_agent.mesh.model import Options
+from pilot_agent.mesh.publish import Publisher
+from pilot_agent.metrics.annotations import AppTarget, parse_annotations
+from pilot_agent.settings.model import Settings
+from pilot_agent.status import sockets
+from pilot_agent.supervise.desired import BOOTSTRAP_FILE, XDS_DIRECTORY, Desired, Inputs, config_directory, work_out
+from pilot_agent.supervise.ports import check_free, port_error
+from pilot_agent.supervise.signals import EarlySignals
+
+BASE_ID_FILE = "envoy-base-id"
+
+
+class Phases:
+    """Seconds from the start of this process to the end of each phase of the start."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._zero = time.monotonic() - _process_age()
+
+    def end(self, phase: str) -> float:
+        self.seconds[phase] = time.monotonic() - self._zero
+        return self.seconds[phase]
+
+    def __str__(self) -> str:
+        return ", ".join(f"{phase} {seconds:.3f} s" for phase, seconds in self.seconds.items())
+
+
+class Prepared(NamedTuple):
+    """All the agent needs to go on. `child` is Envoy, booting; None when a signal asked to stop before its spawn."""
+
+    inputs: Inputs
+    desired: Desired
+    log: Log
+    clock: Clock
+    signals: EarlySignals
+    phases: Phases
+    workspace: Workspace
+    status_socket: socket
+    apps: tuple[AppTarget, ...]
+    local_mesh: LocalMesh | None
+    epoch: Epoch
+    child: Child | None
+
+    def write_bootstrap(self, desired: Desired) -> None:
+        """Publish the bootstrap where Envoy reads it; a custom file is never written."""
+        if not desired.is_custom_file:
+            self.workspace.write(BOOTSTRAP_FILE, desired.document)
+
+    def take_back(self) -> None:
+        """Remove what was made in the file system."""
+        if self.local_mesh is not None:
+            self.local_mesh.remove()
+        self.workspace.remove()
+
+
+def _process_age() -> float:
+    """Seconds since this process was started, to the kernel's tick of 10 ms."""
+    fields = Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / 100
+
+
+def prepare(inputs: Inputs, log: Log, clock: Clock, signals: EarlySignals) -> Prepared:
+    """Raises SettingsError for anything that keeps Envoy from being started; then nothing is left behind."""
+    phases = Phases()
+    desired = work_out(inputs)
+    scope = log.scope()
+    _announce(desired, scope)
+    phases.end("settings")
+    apps = _scrape_targets(desired.settings)
+    status_socket = _open_ports(desired)
+    workspace = Workspace(config_directory(desired.settings))
+    try:
+        workspace.create(*_directories(desired.settings))
+        base_id_path = workspace.claim(BASE_ID_FILE)
+        local_mesh = _load_local_mesh(desired, workspace, log)
+        epoch = Epoch(can_hot_restart=_can_hot_restart(scope))
+        prepared = Prepared(
+            inputs, desired, log, clock, signals, phases, workspace, status_socket, apps, local_mesh, epoch, None
+        )
+        try:
+            prepared.write_bootstrap(desired)
+            if desired.has_own_template:
+                _ask_envoy(desired, inputs, clock)
+            phases.end("bootstrap")
+            if signals.stop is None:
+                child = spawn(desired.argv, inputs.variables, epoch, drain_seconds(desired), base_id_path, clock)
+                phases.end("envoy_spawned")
+                prepared = prepared._replace(child=child)
+        except AgentError:
+            prepared.take_back()
+            raise
+    except AgentError:
+        workspace.remove()
+        status_socket.close()
+        raise
+    return prepared
+
+
+def drain_seconds(desired: Desired) -> int:
+    return int(desired.settings.proxy_config.drain_duration.seconds)
+
+
+def _announce(desired: Desired, scope: Scope) -> None:
+    settings = desired.settings
+    for name, value in settings.flags._asdict().items():
+        if name != "role":
+            scope.info(f'FLAG: --{_flag_name(name)}="{_shown(value)}"')
+    scope.info(f"Version {__version__}")
+    scope.info(
+        "Proxy role", type=settings.flags.role, mode="local" if settings.is_local else "mesh", domain=settings.domain
+    )
+    for warning in settings.warnings:
+        scope.warn(warning)
+    for name, source in sorted(settings.proxy_config.sources.items()):
+        if source != "default":
+            scope.info(f"proxy config: {name}={_shown(settings.proxy_config.values[name])} (from {source})")
+
+
+def _flag_name(attribute: str) -> str:
+    first, *rest = attribute.split("_")
+    return first + "".join(part.title() for part in rest)
+
+
+def _shown(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _scrape_targets(settings: Settings) -> tuple[AppTarget, ...]:
+    if not settings.is_sidecar or not settings.environment.is_set("ISTIO_PROMETHEUS_ANNOTATIONS"):
+        return ()
+    text = settings.environment.text("ISTIO_PROMETHEUS_ANNOTATIONS")
+    return parse_annotations(text, settings.proxy_config.status_port)
+
+
+def _open_ports(desired: Desired) -> socket:
+    """Bind the status port, and see that Envoy will find its own free. Raises PortInUse."""
+    settings, family = desired.settings, desired.family
+    status_port = settings.proxy_config.status_port
+    try:
+        status_socket = sockets.bind(status_port)
+    except OSError as error:
+        raise port_error(error, status_port, "statusPort, the agent's own") from None
+    environment = settings.environment
+    addresses = [
+        (family.localhost, settings.proxy_config.admin_port, "proxyAdminPort, Envoy's admin"),
+        (family.wildcard, environment.number("ENVOY_STATUS_PORT"), "ENVOY_STATUS_PORT, readiness"),
+        (family.wildcard, environment.number("ENVOY_PROMETHEUS_PORT"), "ENVOY_PROMETHEUS_PORT, Envoy's metrics"),
+    ]
+    if settings.is_local:
+        options = mesh_options(desired)
+        addresses += [
+            (family.wildcard, options.outbound_port, "virtualOutbound"),
+            (family.wildcard, options.inbound_port, "virtualInbound"),
+        ]
+    try:
+        check_free(addresses)
+    except AgentError:
+        status_socket.close()
+        raise
+    return status_socket
+
+
+def _directories(settings: Settings) -> list[str]:
+    return [XDS_DIRECTORY] if settings.is_local else []
+
+
+def mesh_options(desired: Desired) -> Options:
+    settings, environment = desired.settings, desired.settings.environment
+    return Options(
+        interception_mode=settings.proxy_config.interception_mode,  # type: ignore[arg-type]
+        address_family="IPv6" if ":" in desired.family.localhost else "IPv4",
+        namespace=environment.text("POD_NAMESPACE") or "default",
+        outbound_port=settings.mesh.proxy_listen_port,
+        inbound_port=settings.mesh.proxy_inbound_listen_port,
+        access_log=settings.mesh.access_log_file,
+        reserved=(
+            settings.proxy_config.admin_port,
+            settings.proxy_config.status_port,
+            environment.number("ENVOY_STATUS_PORT"),
+            environment.number("ENVOY_PROMETHEUS_PORT"),
+        ),
+    )
+
+
+def _load_local_mesh(desired: Desired, workspace: Workspace, log: Log) -> LocalMesh | None:
+    settings = desired.settings
+    if not settings.is_local:
+        log.scope().warn(
+            "mesh mode without a control plane connection: this version serves no xDS and no SDS to Envoy yet, "
+            "so it gets no listeners and does not become ready; use --configDir for local mode"
+        )
+        return None
+    publisher = Publisher(workspace.root / XDS_DIRECTORY, Renderer, mesh_options(desired))
+    mesh = LocalMesh(Path(settings.flags.config_dir), publisher, log.scope())
+    try:
+        mesh.load()
+    except AgentError:
+        mesh.remove()
+        raise
+    return mesh
+
+
+def _can_hot_restart(scope: Scope) -> bool:
+    if is_shared_memory_usable():
+        return True
+    scope.warn("/dev/shm is not writable: Envoy runs without hot restart, a changed bootstrap restarts it at once")
+    return False
+
+
+def _ask_envoy(desired: Desired, inputs: Inputs, clock: Clock) -> None:
+    """A template or file of the user's own is checked before anything depends on it; ours are tested."""
+    child = Child(validation_argv(desired.argv), inputs.variables, clock)
+    code, output = child.wait()
+    judge(code, output, "the bootstrap")
