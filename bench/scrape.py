@@ -170,7 +170,8 @@ def probes_per_second(port: int) -> float:
                 status = 0
             os._exit(status)
         children.append(child)
-    if any([os.waitpid(child, 0)[1] for child in children]):
+    statuses = [os.waitpid(child, 0)[1] for child in children]
+    if any(statuses):
         raise RuntimeError("a readiness request failed")
     return CONNECTIONS * PROBES_PER_CONNECTION / (time.perf_counter() - started)
 

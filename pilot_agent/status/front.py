@@ -86,6 +86,11 @@ class Front:
         """Those still answered here."""
         return len(self._open)
 
+    @property
+    def held_bytes(self) -> int:
+        """Of requests that are not complete, or wait for aiohttp."""
+        return sum(each.held_bytes for each in self._open)
+
     def admit(self, connection: "Connection") -> None:
         self._open.add(connection)
         self._emptied.clear()
@@ -160,6 +165,10 @@ class Connection(asyncio.Protocol):
         self._rest = b""
         self._is_waiting = self._is_writing_paused = False
         self.deadline = front.clock.monotonic() + front.limits.idle_seconds
+
+    @property
+    def held_bytes(self) -> int:
+        return len(self._rest)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)

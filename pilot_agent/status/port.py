@@ -59,6 +59,14 @@ class StatusServer:
         """Whether aiohttp is loaded."""
         return self._backend is not None
 
+    @property
+    def is_loading(self) -> bool:
+        return self._loading is not None
+
+    @property
+    def connections(self) -> int:
+        return self._front.connections + self._count_handed_over()
+
     async def start(self) -> None:
         """Serve what already waits in the backlog, and everything after it."""
         loop = asyncio.get_running_loop()

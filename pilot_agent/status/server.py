@@ -142,12 +142,14 @@ class Backend:
         _, _, query = split_target(request.raw_path)
         self._scrapes_running += 1
         try:
-            await response.prepare(request)
             async with aclosing(self._scraper.stream(request.headers, query)) as chunks:
                 async for chunk in chunks:
+                    if not response.prepared:
+                        await response.prepare(request)
                     await self._write(request, response, chunk)
         finally:
             self._scrapes_running -= 1
+        # aiohttp sends the head of an answer that had no chunk.
         return response
 
     async def _write(self, request: web.BaseRequest, response: web.StreamResponse, chunk: bytes) -> None:

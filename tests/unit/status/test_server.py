@@ -1,0 +1,318 @@
+import asyncio
+import contextlib
+import socket
+
+import pytest
+
+from pilot_agent.errors import AdminError
+from pilot_agent.status import server
+from pilot_agent.status.server import clean_path, is_loopback, split_target
+from tests.support.eventually_async import eventually_async
+from tests.support.http import connected, fetch
+from tests.unit.status.served import Asked, Blocks, served
+
+LOCAL_ONLY = (403, b"Only requests from localhost are allowed\n")
+NOT_FOUND = (404, b"404 page not found\n")
+WRONG_METHOD = (405, b"Method Not Allowed\n")
+SCRAPED = (200, b"one 1\ntwo 2\n")
+
+
+def own_address() -> str | None:
+    """An address of this machine that is not loopback; no packet is sent to find it."""
+    for family, far in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
+        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((far, 9))
+            address = str(probe.getsockname()[0])
+            if not is_loopback(address):
+                return address
+    return None
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "from_loopback", "from_elsewhere"),
+    [
+        ("GET", "/healthz/ready", (200, b""), (200, b"")),
+        ("POST", "/healthz/ready", (200, b""), (200, b"")),
+        ("GET", "/healthz/ready?x=1", (200, b""), (200, b"")),
+        ("GET", "/healthz/ready?verbose", (200, b"[+]envoy ok\n"), (200, b"[+]envoy ok\n")),
+        ("GET", "/metrics", SCRAPED, SCRAPED),
+        ("GET", "/stats/prometheus", SCRAPED, SCRAPED),
+        ("POST", "/metrics", SCRAPED, SCRAPED),
+        ("HEAD", "/metrics", (200, b""), (200, b"")),
+        ("POST", "/drain", (200, b"OK: draining"), LOCAL_ONLY),
+        ("GET", "/drain", WRONG_METHOD, LOCAL_ONLY),
+        ("POST", "/quitquitquit", (200, b"OK: stopping"), LOCAL_ONLY),
+        ("PUT", "/quitquitquit", WRONG_METHOD, LOCAL_ONLY),
+        ("GET", "/", NOT_FOUND, NOT_FOUND),
+        ("GET", "/nothing", NOT_FOUND, NOT_FOUND),
+        ("GET", "/healthz/ready/", NOT_FOUND, NOT_FOUND),
+        ("GET", "/metrics/", NOT_FOUND, NOT_FOUND),
+        ("POST", "/DRAIN", NOT_FOUND, NOT_FOUND),
+        ("POST", "/%64rain", NOT_FOUND, NOT_FOUND),
+        ("POST", "/drain%2f", NOT_FOUND, NOT_FOUND),
+        ("OPTIONS", "*", NOT_FOUND, NOT_FOUND),
+    ],
+)
+def test_endpoints(method: str, path: str, from_loopback: tuple[int, bytes], from_elsewhere: tuple[int, bytes]) -> None:
+    async def main() -> None:
+        async with served() as port:
+            answer = await fetch(port.port, path, method)
+            assert (answer.status, answer.body) == from_loopback
+            if (address := own_address()) is not None:
+                answer = await fetch(port.port, path, method, host=address)
+                assert (answer.status, answer.body) == from_elsewhere
+            if from_loopback[0] >= 400:
+                assert answer.headers["x-content-type-options"] == "nosniff"
+
+    asyncio.run(main())
+
+
+def test_metrics_may_be_for_loopback_only() -> None:
+    async def main() -> None:
+        async with served(are_metrics_local_only=True) as port:
+            assert (await fetch(port.port, "/metrics")).status == 200
+            assert (await fetch(port.port, "/metrics", host="::1")).status == 200
+            if (address := own_address()) is not None:
+                answer = await fetch(port.port, "/metrics", host=address)
+                assert (answer.status, answer.body) == LOCAL_ONLY
+                assert port.scraper.started == 2
+
+    asyncio.run(main())
+
+
+def test_a_forged_header_makes_nobody_local() -> None:
+    async def main() -> None:
+        async with served() as port:
+            for host in filter(None, [own_address()]):
+                answer = await fetch(port.port, "/drain", "POST", host, "X-Forwarded-For: 127.0.0.1\r\n")
+                assert answer.status == 403
+            assert port.control.drains == 0
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("127.0.0.1", True),
+        ("127.0.0.6", True),
+        ("::1", True),
+        ("::ffff:127.0.0.1", True),
+        ("::ffff:7f00:6", True),
+        ("::ffff:10.0.0.1", False),
+        ("10.0.0.1", False),
+        ("fd00::1", False),
+        ("::1%lo", False),
+        ("fe80::1%eth0", False),
+        ("::", False),
+        ("0.0.0.0", False),
+        ("localhost", False),
+        ("", False),
+    ],
+)
+def test_loopback(host: str, expected: bool) -> None:
+    assert is_loopback(host) is expected
+
+
+@pytest.mark.parametrize(
+    ("path", "location"),
+    [
+        ("/healthz/ready/../../quitquitquit", "/quitquitquit"),
+        ("/healthz/ready/../..//quitquitquit", "/quitquitquit"),
+        ("//quitquitquit", "/quitquitquit"),
+        ("/./quitquitquit", "/quitquitquit"),
+        ("/quitquitquit/.", "/quitquitquit/"),
+        ("/../../../quitquitquit", "/quitquitquit"),
+        ("/healthz/ready/..;/../../quitquitquit", "/healthz/quitquitquit"),
+        ("//evil.example/..", "/"),
+        ("///evil.example//x?a=//b", "/evil.example/x?a=//b"),
+        ("/x/../drain?graceful", "/drain?graceful"),
+        ("http://x/healthz/ready/../../quitquitquit", "/quitquitquit"),
+        ("http://x//drain", "/drain"),
+    ],
+)
+def test_an_unclean_path_is_sent_back_and_never_served(path: str, location: str) -> None:
+    async def main() -> None:
+        async with served() as port:
+            answer = await fetch(port.port, path, "POST")
+            assert (answer.status, answer.headers["location"]) == (307, location)
+            assert (port.control.quits, port.control.drains) == (0, 0)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/healthz/ready/%2e%2e/%2e%2e/quitquitquit",
+        "/healthz/ready/..%2f..%2fquitquitquit",
+        "/healthz/ready/..\\..\\quitquitquit",
+        "/quitquitquit;x",
+        "/quitquitquit%00",
+        "/quitquitquit#x",
+        "/./\u00e4",
+        "/\udcff/quitquitquit",
+        "quitquitquit",
+    ],
+)
+def test_an_encoded_path_is_not_decoded(path: str) -> None:
+    async def main() -> None:
+        async with served() as port:
+            answer = await fetch(port.port, path, "POST")
+            assert answer.status in (400, 404)
+            assert (port.control.quits, port.control.drains) == (0, 0)
+
+    asyncio.run(main())
+
+
+def test_an_absolute_target_is_served_by_its_path() -> None:
+    async def main() -> None:
+        async with served() as port:
+            assert (await fetch(port.port, "http://127.0.0.1:15020/metrics?a=b")).status == 200
+            assert port.scraper.queries == ["a=b"]
+
+    asyncio.run(main())
+
+
+def test_targets_and_paths() -> None:
+    assert split_target("/a?b?c") == ("/a", "?", "b?c")
+    assert split_target("http://host") == ("/", "", "")
+    assert clean_path("*") == "*"
+    assert clean_path("/a/b/") == "/a/b/"
+
+
+def test_verbose_lists_gates_and_notes() -> None:
+    async def main() -> None:
+        async with served(notes=["note: a.yaml line 3: no such field"]) as port:
+            port.gate.text = "starting"
+            answer = await fetch(port.port, "/healthz/ready?verbose=1")
+            assert answer.status == 503
+            assert answer.body == b"[-]envoy: starting (since 0.0s)\nnote: a.yaml line 3: no such field\n"
+
+    asyncio.run(main())
+
+
+def test_metrics_stream_as_they_come_with_the_raw_query() -> None:
+    async def main() -> None:
+        scraper = Blocks(may_end=asyncio.Event())
+        async with served(scraper=scraper) as port, connected(port.port) as client:
+            client.send(b"GET /stats/prometheus?filter=a%20b&usedonly HTTP/1.1\r\nHost: x\r\n\r\n")
+            head = await client.reader.readuntil(b"\r\n\r\n")
+            assert b"Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n" in head
+            assert await client.reader.readuntil(b"one 1\n") and await client.reader.readuntil(b"two 2\n")
+            assert scraper.may_end is not None
+            scraper.may_end.set()
+            assert (await client.reader.readuntil(b"0\r\n\r\n")) == b"\r\n0\r\n\r\n"
+            assert scraper.queries == ["filter=a%20b&usedonly"]
+
+    asyncio.run(main())
+
+
+def test_a_scraper_that_hangs_up_ends_the_work() -> None:
+    async def main() -> None:
+        scraper = Blocks(may_end=asyncio.Event())
+        async with served(scraper=scraper) as port:
+            async with connected(port.port) as client:
+                client.send(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+                await client.reader.readuntil(b"two 2\n")
+            await eventually_async(lambda: scraper.finished == 1)
+            assert port.log.lines == []
+
+    asyncio.run(main())
+
+
+def test_closing_ends_a_running_scrape() -> None:
+    async def main() -> None:
+        scraper = Blocks(may_end=asyncio.Event())
+        async with served(scraper=scraper) as port, connected(port.port) as client:
+            client.send(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+            await client.reader.readuntil(b"two 2\n")
+            await port.server.close()
+            assert scraper.finished == 1
+
+    asyncio.run(main())
+
+
+def test_scrapes_at_once_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "SCRAPES_AT_ONCE", 1)
+
+    async def main() -> None:
+        scraper = Blocks(may_end=asyncio.Event())
+        async with served(scraper=scraper) as port, connected(port.port) as client:
+            client.send(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+            await client.reader.readuntil(b"two 2\n")
+            assert (await fetch(port.port, "/metrics")).status == 503
+            assert scraper.may_end is not None
+            scraper.may_end.set()
+            await client.reader.readuntil(b"0\r\n\r\n")
+            assert (await fetch(port.port, "/metrics")).status == 200
+
+    asyncio.run(main())
+
+
+def test_a_scraper_that_does_not_read_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_WRITE_PATIENCE_SECONDS", 0.01)
+
+    async def main() -> None:
+        scraper = Blocks(blocks=[b"a" * 65536] * 1000)
+        async with served(scraper=scraper) as port, connected(port.port) as client:
+            client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+            client.send(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+            await eventually_async(lambda: scraper.finished == 1)
+            await eventually_async(lambda: port.server.connections == 0)
+
+    asyncio.run(main())
+
+
+def test_an_error_midway_breaks_the_answer_off_and_is_logged() -> None:
+    async def main() -> None:
+        async with served(scraper=Blocks(error=RuntimeError("oh"))) as port:
+            with pytest.raises(asyncio.IncompleteReadError):
+                await fetch(port.port, "/metrics")
+            assert port.log.lines == ["error status port: GET /metrics failed: RuntimeError('oh')"]
+            assert (await fetch(port.port, "/healthz/ready?verbose")).status == 200
+
+    asyncio.run(main())
+
+
+def test_an_error_before_the_answer_is_a_500() -> None:
+    async def main() -> None:
+        async with served(scraper=Blocks(blocks=[], error=RuntimeError("oh"))) as port:
+            assert (await fetch(port.port, "/metrics")).status == 500
+
+    asyncio.run(main())
+
+
+def test_a_drain_is_shared_and_outlives_its_caller() -> None:
+    async def main() -> None:
+        control = Asked(may_answer=asyncio.Event())
+        async with served(control=control) as port:
+            async with connected(port.port) as client:
+                client.send(b"POST /drain HTTP/1.1\r\nHost: x\r\n\r\n")
+                await eventually_async(lambda: control.drains == 1)
+            second = asyncio.create_task(fetch(port.port, "/drain", "POST"))
+            await eventually_async(lambda: port.server.connections == 1)
+            assert control.may_answer is not None
+            control.may_answer.set()
+            assert (await second).body == b"OK: draining"
+            assert control.drains <= 2
+
+    asyncio.run(main())
+
+
+def test_a_drain_that_fails_says_so() -> None:
+    async def main() -> None:
+        async with served(control=Asked(error=AdminError("Envoy did not answer in 5 s"))) as port:
+            answer = await fetch(port.port, "/drain", "POST")
+            assert (answer.status, answer.body) == (500, b"drain failed: Envoy did not answer in 5 s\n")
+
+    asyncio.run(main())
+
+
+def test_quitting_twice_is_answered_twice() -> None:
+    async def main() -> None:
+        async with served() as port:
+            for _ in range(2):
+                assert (await fetch(port.port, "/quitquitquit", "POST")).body == b"OK: stopping"
+
+    asyncio.run(main())
