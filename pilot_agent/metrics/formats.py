@@ -74,4 +74,6 @@ def _last_family(data: bytes) -> int:
     """Where the last family in `data` begins; 0 when none is seen to begin."""
     # HELP comes first where there is HELP; Envoy writes only TYPE.
     start = data.rfind(b"\n# HELP ")
-    return (start if start >= 0 else data.rfind(b"\n# TYPE ")) + 1
+    if start < 0 and not data.startswith(b"# HELP "):
+        start = data.rfind(b"\n# TYPE ")
+    return start + 1

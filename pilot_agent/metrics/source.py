@@ -4,6 +4,7 @@ Counts what a source did wrong; what the scraper did (hung up, did not read) is 
 """
 
 import asyncio
+import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -119,7 +120,8 @@ def describe(error: BaseException) -> str:
     if isinstance(error, aiohttp.TooManyRedirects):
         return "too many redirects"
     if isinstance(error, aiohttp.ClientConnectorError):
-        return f"can't connect: {error.os_error.strerror or error.os_error}"
+        # asyncio's own text names address and port; the number is the same for each of the addresses tried.
+        return f"can't connect: {os.strerror(error.os_error.errno) if error.os_error.errno else error.os_error}"
     if isinstance(error, aiohttp.ClientPayloadError | ConnectionError | aiohttp.ServerDisconnectedError):
         return "the connection broke"
     return f"{type(error).__name__}: {error}"[:200]
