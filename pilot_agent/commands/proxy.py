@@ -8,7 +8,7 @@ import click
 
 from pilot_agent.clock import SystemClock
 from pilot_agent.commands.logging_flags import AgentCommand, logging_flags
-from pilot_agent.errors import EXIT_OK
+from pilot_agent.errors import EXIT_OK, AgentError
 from pilot_agent.log import Log, LogOptions
 from pilot_agent.settings.model import ProxyFlags
 from pilot_agent.settings.sources import ROLES
@@ -138,7 +138,12 @@ def proxy(ctx: click.Context, /, role: str, log_options: LogOptions, **flags: An
         become_subreaper()
     for unknown in ctx.args:
         log.scope().warn(f"unknown argument {unknown!r} is ignored")
-    prepared = prepare(Inputs(settings_flags, dict(os.environ), log_options.as_json), log, SystemClock(), signals)
+    inputs = Inputs(settings_flags, dict(os.environ), log_options.as_json)
+    try:
+        prepared = prepare(inputs, log, SystemClock(), signals)
+    except AgentError as error:
+        log.scope().error(str(error))  # main says it on standard error as well, as Istio's agent does
+        raise
     if prepared.child is None:
         log.scope().info(f"{signals.stop} before Envoy was started: nothing to end")
         prepared.take_back()

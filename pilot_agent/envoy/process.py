@@ -53,8 +53,11 @@ def _signal_name(number: int) -> str:
 class Child:
     """A running child. Whoever spawns it owns it: `poll` is the only thing that reaps it."""
 
-    def __init__(self, argv: Sequence[str], environment: Mapping[str, str], clock: Clock) -> None:
-        """Spawn `argv` with standard error as a pipe (`stderr_fd`), standard output inherited.
+    def __init__(
+        self, argv: Sequence[str], environment: Mapping[str, str], clock: Clock, *, is_quiet: bool = False
+    ) -> None:
+        """Spawn `argv` with standard error as a pipe (`stderr_fd`), standard output inherited, or
+        thrown away when `is_quiet`.
 
         Raises SettingsError when the binary can't be executed.
         """
@@ -75,6 +78,7 @@ class Child:
                 self.argv,
                 env=dict(environment),
                 stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL if is_quiet else None,
                 stderr=subprocess.PIPE,
                 process_group=0,
                 preexec_fn=die_with_parent,  # noqa: PLW1509 - two system calls, no lock taken

@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from pilot_agent.log import Scope
-
 STEP_MS = 10
 """How long the kernel's events are collected before they are told: a change has 0.1 s to be live."""
 POLL_S = 30.0
@@ -82,9 +80,8 @@ def directory_and_links(directory: Path) -> list[Path]:
 class Watcher:
     """Tells every subscription whose paths saw an event, and all of them every POLL_S seconds."""
 
-    def __init__(self, subscriptions: Iterable[Subscription], log: Scope) -> None:
+    def __init__(self, subscriptions: Iterable[Subscription]) -> None:
         self._subscriptions = tuple(subscriptions)
-        self._log = log
 
     async def run(self) -> None:
         """Watch until cancelled. Raises OSError or RuntimeError when the kernel refuses a watch: run it again."""

@@ -4,7 +4,6 @@ import asyncio
 from typing import Any
 
 from pilot_agent.bootstrap.validate import judge, validation_argv
-from pilot_agent.clock import Clock
 from pilot_agent.envoy.admin import Admin
 from pilot_agent.errors import AgentError, SettingsError
 from pilot_agent.files.workspace import Workspace
@@ -21,11 +20,11 @@ HEIR_HAS_S = 60.0
 class Change:
     """`refusal` is the reason the last look at the settings was refused, None when it was not."""
 
-    def __init__(self, inputs: Inputs, workspace: Workspace, envoys: Envoys, log: Scope, clock: Clock) -> None:
+    def __init__(self, inputs: Inputs, workspace: Workspace, envoys: Envoys, log: Scope) -> None:
         self._inputs, self._workspace, self._envoys = inputs, workspace, envoys
-        self._log, self._clock = log, clock
+        self._log = log
         self.refusal: str | None = None
-        self.refused_total = 0
+        self.accepted_total = self.refused_total = 0
 
     async def accept(self, current: Desired) -> Desired | None:
         """What should run now instead of `current`, checked by Envoy; None when nothing differs or it is refused."""
@@ -43,6 +42,7 @@ class Change:
             if warning not in current.settings.warnings:
                 self._log.warn(warning)
         self._settled()
+        self.accepted_total += 1
         return wanted
 
     async def _ask_envoy(self, wanted: Desired) -> None:

@@ -110,7 +110,7 @@ class Envoys:
 
     async def ask(self, argv: list[str], variables: Mapping[str, str]) -> tuple[int, str]:
         """Run a command of Envoy's that answers and ends: exit code (128 + n for a signal) and standard error."""
-        child = Child(argv, variables, self._clock)
+        child = Child(argv, variables, self._clock, is_quiet=True)
         said = bytearray()
         ended: asyncio.Future[ExitFacts] = asyncio.get_running_loop().create_future()
         os.set_blocking(child.stderr_fd, False)

@@ -230,6 +230,6 @@ def _can_hot_restart(scope: Scope) -> bool:
 
 def _ask_envoy(desired: Desired, inputs: Inputs, clock: Clock) -> None:
     """A template or file of the user's own is checked before anything depends on it; ours are tested."""
-    child = Child(validation_argv(desired.argv), inputs.variables, clock)
+    child = Child(validation_argv(desired.argv), inputs.variables, clock, is_quiet=True)
     code, output = child.wait()
     judge(code, output, "the bootstrap")

@@ -68,9 +68,9 @@ class Drained(NamedTuple):
 class Shutdown:
     """One shutdown. `hurry` is set by a second signal and cuts the waiting short."""
 
-    def __init__(self, plan: Plan, admin: Admin, clock: Clock, log: Scope) -> None:
+    def __init__(self, plan: Plan, admin: Admin, clock: Clock, log: Scope, hurry: asyncio.Event) -> None:
         self._plan, self._admin, self._clock, self._log = plan, admin, clock, log
-        self.hurry = asyncio.Event()
+        self._hurry = hurry
         self._started = clock.monotonic()
 
     async def drain(self, post_drain: Callable[[], Awaitable[None]], exited: asyncio.Future[Any]) -> Drained:
@@ -104,7 +104,7 @@ class Shutdown:
 
     async def _wait(self, until: Deadline, exited: asyncio.Future[Any]) -> str | None:
         """The reason to wait no longer, or None when `until` came."""
-        hurry = asyncio.ensure_future(self.hurry.wait())
+        hurry = asyncio.ensure_future(self._hurry.wait())
         try:
             either: set[asyncio.Future[Any]] = {hurry, exited}
             await asyncio.wait(either, timeout=until.left, return_when=asyncio.FIRST_COMPLETED)
@@ -112,7 +112,7 @@ class Shutdown:
             hurry.cancel()
         if exited.done():
             return "Envoy ended by itself"
-        return "a second signal" if self.hurry.is_set() else None
+        return "a second signal" if self._hurry.is_set() else None
 
 
 async def post_drain(admin: Admin, options: DrainOptions, log: Scope) -> bool:

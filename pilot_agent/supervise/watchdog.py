@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable
 
-from pilot_agent.clock import Clock
 from pilot_agent.envoy.admin import STARTUP_STATS, Admin, startup_reason
 from pilot_agent.errors import AdminError
 
@@ -43,8 +42,8 @@ async def _missing(admin: Admin, epoch: int) -> str | None:
 class Watchdog:
     """Asks Envoy's admin interface every `interval` seconds; `checks` silent answers in a row mean it hangs."""
 
-    def __init__(self, admin: Callable[[], Admin], clock: Clock, interval: float, checks: int) -> None:
-        self._admin, self._clock = admin, clock
+    def __init__(self, admin: Callable[[], Admin], interval: float, checks: int) -> None:
+        self._admin = admin
         self._interval, self._checks = interval, checks
         self.silent_checks_total = 0
         self.silent_in_a_row = 0
