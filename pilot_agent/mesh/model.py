@@ -1,0 +1,141 @@
+"""What the local mesh is made of: services as Istio's documents declare them, problems found on the way, and options.
+
+Plain values without behaviour beyond small facts about themselves. Documents make them; outbound and inbound turn them
+into what templates see. NamedTuples, because `dataclasses` costs an import on the way to Envoy's start.
+"""
+
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+from pilot_agent.errors import MeshError
+
+HTTP_PROTOCOLS = frozenset({"HTTP", "HTTP2", "GRPC", "GRPC-WEB", "HTTP_PROXY"})
+TLS_PROTOCOLS = frozenset({"HTTPS", "TLS"})
+TCP_PROTOCOLS = frozenset({"TCP", "MONGO", "REDIS", "MYSQL"})
+HTTP2_PROTOCOLS = frozenset({"HTTP2", "GRPC", "GRPC-WEB"})
+
+Resolution = Literal["NONE", "STATIC", "DNS", "DNS_ROUND_ROBIN"]
+InterceptionMode = Literal["REDIRECT", "TPROXY", "NONE"]
+AddressFamily = Literal["IPv4", "IPv6"]
+Path = tuple[str | int, ...]
+"""The way to a field from the top of its document."""
+
+
+class Options(NamedTuple):
+    """What the agent's settings say about the local mesh; the proxy's own facts, none of them from documents.
+
+    `namespace` is the proxy's: it decides which short names of `*.svc` hosts work. `access_log` is a path such as
+    /dev/stdout, "" for none. `reserved` are ports of the agent and of Envoy's static listeners, which no service can
+    have; the two ports of the virtual listeners are reserved by themselves.
+    """
+
+    interception_mode: InterceptionMode = "REDIRECT"
+    address_family: AddressFamily = "IPv4"
+    namespace: str = "default"
+    outbound_port: int = 15001
+    inbound_port: int = 15006
+    access_log: str = ""
+    reserved: tuple[int, ...] = (15000, 15020, 15021, 15090)
+
+    @property
+    def is_intercepting(self) -> bool:
+        """True where iptables sends connections to virtualOutbound; else clients must connect to Envoy themselves."""
+        return self.interception_mode != "NONE"
+
+    @property
+    def wildcard(self) -> str:
+        return "0.0.0.0" if self.address_family == "IPv4" else "::"  # noqa: S104 - Envoy listens, as Istio has it
+
+    @property
+    def loopback(self) -> str:
+        return "127.0.0.1" if self.address_family == "IPv4" else "::1"
+
+
+class Origin(NamedTuple):
+    """Where a resource was declared: its document in the file (from 0), the line it begins at, and the way down to it.
+
+    `path` is empty but for the items of a `kind: List`.
+    """
+
+    file: str
+    line: int
+    document: int = 0
+    path: Path = ()
+
+
+class ServicePort(NamedTuple):
+    """`place` counts from 0 in spec.ports."""
+
+    place: int
+    number: int
+    name: str
+    protocol: str
+    target_port: int
+
+    @property
+    def is_http(self) -> bool:
+        return self.protocol in HTTP_PROTOCOLS
+
+    @property
+    def is_tls(self) -> bool:
+        """The client speaks TLS, so Envoy sees the server name and nothing else."""
+        return self.protocol in TLS_PROTOCOLS
+
+
+class Endpoint(NamedTuple):
+    """`ports` maps a service port's name to the endpoint's own port; `locality` is region, zone, sub-zone."""
+
+    address: str
+    ports: Mapping[str, int]
+    weight: int
+    locality: tuple[str, str, str]
+    labels: Mapping[str, str]
+
+    def port(self, port: ServicePort) -> int:
+        return self.ports.get(port.name, port.target_port)
+
+
+class ServiceEntry(NamedTuple):
+    """One ServiceEntry. `addresses` holds single addresses and CIDR ranges in canonical form."""
+
+    origin: Origin
+    name: str
+    namespace: str
+    hosts: tuple[str, ...]
+    addresses: tuple[str, ...]
+    ports: tuple[ServicePort, ...]
+    resolution: Resolution
+    location: str
+    endpoints: tuple[Endpoint, ...]
+
+    @property
+    def vips(self) -> tuple[str, ...]:
+        return tuple(address for address in self.addresses if "/" not in address)
+
+
+class FieldWarning(NamedTuple):
+    """Something in a document that is not used; the rest of the file is."""
+
+    file: str
+    line: int
+    field: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.field}: {self.reason}"
+
+
+class DocumentRefused(MeshError):
+    """A file that can't be used, with the first reason found. `line` is 1-based, 0 where no line is to blame."""
+
+    def __init__(self, file: str, line: int, field: str, reason: str) -> None:
+        self.file, self.line, self.field, self.reason = file, line, field, reason
+        place = f"{file}:{line}" if line else file
+        super().__init__(f"{place}: {field}: {reason}" if field else f"{place}: {reason}")
+
+
+class Document(NamedTuple):
+    """What one file says, usable as a whole."""
+
+    entries: tuple[ServiceEntry, ...]
+    warnings: tuple[FieldWarning, ...]
