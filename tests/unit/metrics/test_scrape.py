@@ -239,7 +239,7 @@ def test_an_application_that_never_answers_is_dropped_at_the_deadline() -> None:
             await asyncio.Event().wait()
 
         async with application(silent) as app, application(ENVOY) as envoy, scraped(envoy, app) as at:
-            body = await at.body({"X-Prometheus-Scrape-Timeout-Seconds": "0.5"})
+            body = await at.body({"X-Prometheus-Scrape-Timeout-Seconds": "1.5"})
             assert body.endswith("envoy 1\n")
             assert at.scraper.account.sources[1].last_error == "timed out"
 
@@ -253,7 +253,7 @@ def test_a_body_cut_by_the_deadline_keeps_what_came() -> None:
             await asyncio.Event().wait()
 
         async with application(dripping) as app, scraped(None, app) as at:
-            assert (await at.body({"X-Prometheus-Scrape-Timeout-Seconds": "0.3"})).endswith("\napp 1\n")
+            assert (await at.body({"X-Prometheus-Scrape-Timeout-Seconds": "1.5"})).endswith("\napp 1\n")
             assert at.scraper.account.sources[0].last_error == "timed out"
 
     asyncio.run(main())
@@ -323,7 +323,7 @@ def test_a_scraper_that_does_not_read_holds_the_source_back_without_blame() -> N
                 sent += 60_000
 
         async with application(endless) as app, scraped(None, app) as at:
-            blocks = at.scraper.stream({"X-Prometheus-Scrape-Timeout-Seconds": "0.5"}, "")
+            blocks = at.scraper.stream({"X-Prometheus-Scrape-Timeout-Seconds": "1.5"}, "")
             async with aclosing(blocks):
                 await anext(blocks)
                 await eventually_async(lambda: app.left == 1)  # the deadline ends it, unread
