@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.support.agents import AgentProcess
 from tests.support.fakes import FakeEnvoy
 from tests.support.leaks import Snapshot, kill_leaked_processes, watch_this_process
 from tests.support.ports import free_port as find_free_port
@@ -87,3 +88,20 @@ def fake_envoy(tmp_path: Path) -> FakeEnvoy:
 @pytest.fixture
 def free_port() -> Callable[[], int]:
     return find_free_port
+
+
+@pytest.fixture
+def agent(tmp_path: Path, fake_envoy: FakeEnvoy) -> Iterator[Callable[..., AgentProcess]]:
+    """Makes agents that run the fake Envoy; `binary=` takes another one. All are ended with the test."""
+    made: list[AgentProcess] = []
+
+    def make(*flags: str, binary: Path | None = None, env: dict[str, str] | None = None) -> AgentProcess:
+        directory = tmp_path / f"agent-{len(made)}"
+        directory.mkdir()
+        env = {**fake_envoy.environment, **(env or {})}
+        made.append(AgentProcess(directory, binary or fake_envoy.binary, *flags, env=env))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.kill()

@@ -99,15 +99,16 @@ class Child:
     def wait(self) -> tuple[int, str]:
         """Block until it has ended: exit code (128 + n for a signal) and standard error. Only before the event loop."""
         _, output = self._popen.communicate()
-        facts = self.poll()
-        assert facts is not None
-        return facts.agent_code, output.decode(errors="replace")
+        code = self._popen.returncode
+        return (EXIT_SIGNAL_BASE - code if code < 0 else code), output.decode(errors="replace")
 
     def poll(self) -> ExitFacts | None:
         """The facts of its end, None while it runs. Reaps it, once."""
         if self._facts is None:
-            status = self._popen.poll()
-            if status is not None:
+            # Not Popen.poll(): that takes a child reaped by somebody else for one that ended with 0.
+            pid, raw = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                status = self._popen.returncode = os.waitstatus_to_exitcode(raw)
                 uptime = self._clock.monotonic() - self.started_at
                 self._facts = ExitFacts(None, -status, uptime) if status < 0 else ExitFacts(status, None, uptime)
         return self._facts

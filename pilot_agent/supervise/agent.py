@@ -82,7 +82,9 @@ class Agent:
         """
         loop = asyncio.get_running_loop()
         try:
+            self._adopt_envoy()
             self._prepared.signals.hand_over(loop.add_signal_handler, self._signalled)
+            self._reaper.sweep()  # whatever ended before SIGCHLD had a handler
             await self._status.start()
             self._prepared.phases.end("status_port")
             self._begin()
@@ -95,13 +97,15 @@ class Agent:
             await self._status.close()
             self._prepared.take_back()
 
+    def _adopt_envoy(self) -> None:
+        """Before any signal is handled: a SIGCHLD from before would have its end taken for an orphan's."""
+        assert self._prepared.child is not None
+        self._serving.serve(self._envoys.adopt(self._prepared.child, self._prepared.epoch))
+
     def _begin(self) -> None:
         warning = adoption_warning()
         if warning:
             self._log.warn(warning)
-        assert self._prepared.child is not None
-        self._serving.serve(self._envoys.adopt(self._prepared.child, self._prepared.epoch))
-        self._reaper.sweep()  # whatever ended before SIGCHLD had a handler
         self._parts.start("watchdog", lambda: self._serving.watchdog.run(self._is_serving, self._hung_changed))
         asyncio.get_running_loop().call_later(IDLE_PARTS_AFTER_S, self._start_idle_parts)
 

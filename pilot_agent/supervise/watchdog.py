@@ -53,7 +53,8 @@ class Watchdog:
         """Why Envoy counts as hung; None while it does not."""
         if self.silent_in_a_row < self._checks:
             return None
-        return f"Envoy hangs: its admin interface was silent for {self.silent_in_a_row} checks in a row"
+        # No moving number: readiness logs every new reason.
+        return f"Envoy hangs: its admin interface left {self._checks} or more checks in a row without an answer"
 
     def forget(self) -> None:
         """Another Envoy runs now."""

@@ -197,7 +197,7 @@ class FakeEnvoy:
 
     def run(self) -> NoReturn:
         """Accept, until a switch, a signal or the next epoch ends it."""
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(number, self.on_signal)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         self.take_over()
