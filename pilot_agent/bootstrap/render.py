@@ -15,8 +15,14 @@ from markupsafe import Markup
 from pilot_agent.errors import TemplateError
 
 
+def _refuse(value: object) -> object:
+    if isinstance(value, jinja2.Undefined):
+        str(value)  # raises UndefinedError with the name
+    raise TypeError(f"{value!r} can't be written as JSON")
+
+
 def _tojson(value: object) -> Markup:
-    return Markup(json.dumps(value, separators=(",", ":"), ensure_ascii=False))  # noqa: S704 - JSON, not HTML
+    return Markup(json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=_refuse))  # noqa: S704 - JSON, not HTML
 
 
 def _only_json(value: object) -> object:

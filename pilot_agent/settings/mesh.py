@@ -147,7 +147,7 @@ def _map(_: Field, value: object) -> dict[str, str]:
     for key, item in value.items():
         if not isinstance(item, str):
             shown = str(item).lower() if isinstance(item, bool) else item
-            raise ValueError(f"value {shown!r} of {key!r} is not a text: put it in quotes")
+            raise ValueError(f"value {shown} of {key!r} is not a text: put it in quotes")
     return {str(key).lower() if isinstance(key, bool) else str(key): item for key, item in value.items()}
 
 

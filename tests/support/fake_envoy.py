@@ -22,6 +22,8 @@ Switches
   never_ready true     the same for ever
   hang_after S         seconds after which the admin port accepts but does not answer (0: from the start)
   ignore_term true     SIGTERM does nothing
+  term_code N          exit code at SIGTERM; read then
+  orphans N            at the start, make N grandchildren that end without a parent
   active_connections N downstream connections of listener `listener_name` (default 0.0.0.0_8080); read at each request
   stats {name: value}  more stats, or other values; read at each request
 """
@@ -191,7 +193,7 @@ class FakeEnvoy:
             self.ends_at = time.monotonic() + float(self.options.get("parent-shutdown-time-s", 900))
             record("takeover")
         elif number == signal.SIGTERM and not self.switches.get("ignore_term"):
-            leave(0, "SIGTERM")
+            leave(int(read_switches().get("term_code", 0)), "SIGTERM")
         elif number == signal.SIGINT:
             leave(0, "SIGINT")
 
@@ -371,6 +373,12 @@ def main() -> None:
     for line in switches.get("stderr", ()):
         sys.stderr.write(line + "\n")
     sys.stderr.flush()
+    for _ in range(int(switches.get("orphans", 0))):
+        if os.fork() == 0:
+            if os.fork() == 0:
+                time.sleep(0.05)
+            os._exit(0)
+        os.wait()
     if envoy.epoch in switches.get("fail_epochs", ()):
         log("critical", "previous envoy process is still initializing")
         leave(1, "fail_epochs")
