@@ -23,35 +23,45 @@ from pilot_agent.mesh.names import (
 )
 
 Values = dict[str, object]
-_DISCOVERY = {"STATIC": "EDS", "DNS": "STRICT_DNS", "DNS_ROUND_ROBIN": "LOGICAL_DNS", "NONE": "ORIGINAL_DST"}
+_DISCOVERY = {"STATIC": "STATIC", "DNS": "STRICT_DNS", "DNS_ROUND_ROBIN": "LOGICAL_DNS", "NONE": "ORIGINAL_DST"}
 
 
 def clusters(entries: Iterable[ServiceEntry], options: Options) -> list[Values]:
     """One per host and port: {name, type, is_http2, dns_family, endpoints_file | localities}."""
+    entries = tuple(entries)
+    watched = _watched(entries, options)
     found: list[Values] = [
         {
             "name": cluster_name(port.number, host),
-            "type": _DISCOVERY[entry.resolution],
+            "type": "EDS" if (port.number, host) in watched else _DISCOVERY[entry.resolution],
             "is_http2": port.protocol in HTTP2_PROTOCOLS,
             "dns_family": "V4_ONLY" if options.address_family == "IPv4" else "V6_ONLY",
-            "endpoints_file": endpoints_file(port.number, host) if entry.resolution == "STATIC" else "",
-            "localities": _localities(entry, port, host) if entry.resolution.startswith("DNS") else [],
+            "endpoints_file": endpoints_file(port.number, host) if (port.number, host) in watched else "",
+            "localities": [] if (port.number, host) in watched else _localities(entry, port, host),
         }
         for entry, port, host in _services(entries)
     ]
     return sorted(found, key=lambda cluster: str(cluster["name"]))
 
 
-def endpoints(entries: Iterable[ServiceEntry]) -> dict[str, Values]:
-    """By file name, for the services whose addresses are given: {cluster, localities}."""
+def endpoints(entries: Iterable[ServiceEntry], options: Options) -> dict[str, Values]:
+    """By file name, for the services whose addresses are given, as many as may be watched: {cluster, localities}."""
+    entries = tuple(entries)
+    watched = _watched(entries, options)
     return {
         endpoints_file(port.number, host): {
             "cluster": cluster_name(port.number, host),
             "localities": _localities(entry, port, host),
         }
         for entry, port, host in _services(entries)
-        if entry.resolution == "STATIC"
+        if (port.number, host) in watched
     }
+
+
+def _watched(entries: Iterable[ServiceEntry], options: Options) -> set[tuple[int, str]]:
+    """The services, by port and host, whose endpoints have a file of their own."""
+    given = {(port.number, host) for entry, port, host in _services(entries) if entry.resolution == "STATIC"}
+    return set(sorted(given)[: options.endpoint_files])
 
 
 def routes(entries: Iterable[ServiceEntry], options: Options) -> dict[int, list[Values]]:
@@ -77,14 +87,21 @@ def listeners(entries: Iterable[ServiceEntry], options: Options) -> list[Values]
     """One per address and port: {name, address, port, route | chains, inspects_tls, has_default}.
 
     HTTP services of a port share a listener and its route configuration; each other service is a filter chain.
+    `virtual_hosts` is None where the routes have a file of their own.
     """
+    entries = tuple(entries)
+    by_port = routes(entries, options)
+    written_out = dict(list(by_port.items())[options.route_files :])
     chains: dict[tuple[str, int, bool], list[Values]] = {}
     for entry in entries:
         for port in entry.ports:
             for address in listener_addresses(entry, port, options):
                 found = [] if port.is_http else _chains(entry, port, address, options)
                 chains.setdefault((address, port.number, port.is_http), []).extend(found)
-    return [_listener(*where, found) for where, found in sorted(chains.items())]
+    return [
+        {**_listener(*where, found), "virtual_hosts": written_out.get(where[1])}
+        for where, found in sorted(chains.items())
+    ]
 
 
 def _chains(entry: ServiceEntry, port: ServicePort, address: str, options: Options) -> list[Values]:
@@ -142,6 +159,6 @@ def _localities(entry: ServiceEntry, port: ServicePort, host: str) -> list[Value
 
 def _own_endpoints(entry: ServiceEntry, host: str) -> tuple[Endpoint, ...]:
     """A DNS service without endpoints resolves its own host."""
-    if entry.resolution == "STATIC":
+    if not entry.resolution.startswith("DNS"):
         return ()
     return (Endpoint(address=host, ports={}, weight=1, locality=("", "", ""), labels={}),)

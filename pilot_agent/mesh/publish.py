@@ -1,7 +1,7 @@
 """The model as files Envoy reads: `lds/lds.json`, `cds/cds.json`, `rds/<port>.json`, `eds/<cluster>.json`.
 
-It owns those four directories (any rename in one makes Envoy re-read what it watches there, hence one per type), their
-content and the order of writing; what the documents say is the templates' and outbound's. Called by local.
+It owns those four directories (a rename in one makes Envoy re-read what it watches through it, hence one per type),
+their content and the order of writing; what the documents say is the templates' and outbound's. Called by local.
 """
 
 import json
@@ -127,12 +127,13 @@ class Publisher:
     def _render_endpoints(self, entries: Iterable[ServiceEntry]) -> dict[str, _Rendered]:
         return {
             f"eds/{file}": self._render("mesh/endpoints.json.j2", f"eds/{file}", values)
-            for file, values in sorted(outbound.endpoints(entries).items())
+            for file, values in sorted(outbound.endpoints(entries, self.options).items())
         }
 
     def _render_routes(self, entries: Iterable[ServiceEntry]) -> dict[str, _Rendered]:
         found = {}
-        for port, virtual_hosts in outbound.routes(entries, self.options).items():
+        by_port = outbound.routes(entries, self.options)
+        for port, virtual_hosts in list(by_port.items())[: self.options.route_files]:
             name = f"rds/{port}.json"
             values: Values = {"name": str(port), "virtual_hosts": virtual_hosts}
             found[name] = self._render("mesh/routes.json.j2", name, values)
