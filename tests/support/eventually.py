@@ -1,6 +1,5 @@
-"""Waiting for something to become true: the one way a test waits, in place of a sleep."""
+"""Waiting for something to become true: how a test waits, in place of a sleep. In an event loop: `eventually_async`."""
 
-import asyncio
 import inspect
 import time
 from collections.abc import Callable
@@ -22,18 +21,6 @@ def eventually(predicate: Callable[[], Found], within: float = 5.0, every: float
         if time.monotonic() >= deadline:
             raise AssertionError(f"not within {within:g} s: {_named(predicate)}; last: {last}")
         time.sleep(every)
-
-
-async def eventually_async(predicate: Callable[[], Found], within: float = 5.0, every: float = 0.01) -> Found:
-    """The same inside an event loop, which keeps running between two calls of `predicate`."""
-    deadline = time.monotonic() + within
-    while True:
-        found, last = _try(predicate)
-        if found:
-            return found
-        if time.monotonic() >= deadline:
-            raise AssertionError(f"not within {within:g} s: {_named(predicate)}; last: {last}")
-        await asyncio.sleep(every)
 
 
 def _try(predicate: Callable[[], Found]) -> tuple[Found | None, str]:
