@@ -41,7 +41,6 @@ class LocalMesh:
         self._publisher, self._log = publisher, log
         self._reader = MeshReader(directory, publisher.options)
         self._services: Services = {}
-        self._reported: dict[str, str] = {}
         self.published: Published | None = None
         self.errors: Mapping[str, str] = {}
         self.warnings: tuple[FieldWarning, ...] = ()
@@ -88,13 +87,15 @@ class LocalMesh:
         try:
             reading = self._reader.read()
         except OSError as error:
-            self._fail(str(self.directory), f"can't be read: {error.strerror}; what was loaded from it goes on serving")
+            name = str(self.directory)
+            text = f"{name}: can't be read: {error.strerror}; what was loaded from it goes on serving"
+            self._report_errors({**self.errors, name: text}, {})
             return Change()
         try:
             published = self._publisher.publish(reading.entries)
         except (AgentError, OSError) as error:
-            self._report(reading)
-            self._fail(str(self.lds_path.parent.parent), f"can't be published: {error}")
+            output = str(self.lds_path.parent.parent)
+            self._report(reading, {output: f"{output}: can't be published: {error}"})
             return Change()
         return self._take(reading, published, started)
 
@@ -120,9 +121,10 @@ class LocalMesh:
             )
         return change
 
-    def _report(self, reading: Reading) -> None:
-        """Log each problem when it appears, changes or goes away, and only then."""
-        self._report_errors({name: str(error) for name, error in reading.errors.items()}, reading.errors)
+    def _report(self, reading: Reading, failure: Mapping[str, str] | None = None) -> None:
+        """Log each problem when it appears, changes or goes away, and only then. `failure` is not about a file."""
+        errors = {name: str(error) for name, error in reading.errors.items()}
+        self._report_errors(errors | dict(failure or {}), reading.errors)
         known = {str(warning) for warning in self.warnings}
         for warning in reading.warnings:
             if str(warning) not in known:
@@ -131,24 +133,15 @@ class LocalMesh:
 
     def _report_errors(self, current: dict[str, str], details: Mapping[str, DocumentRefused]) -> None:
         for name, text in current.items():
-            if self._reported.get(name) != text:
+            if self.errors.get(name) != text:
                 self.refused_total += 1
                 if name in details:
                     _log_refusal(self._log, details[name])
                 else:
-                    self._log.error(text)
-        for name in self._reported.keys() - current.keys():
+                    self._log.error(f"Local mesh: {text}")
+        for name in self.errors.keys() - current.keys():
             self._log.info(f"{name}: the error is gone", file=name)
-        self._reported = current
         self.errors = current
-
-    def _fail(self, name: str, reason: str) -> None:
-        """A problem that is not one file's; the files' own problems stay listed beside it."""
-        text = f"{name}: {reason}"
-        if self._reported.get(name) != text:
-            self.refused_total += 1
-            self._log.error(f"Local mesh: {text}")
-        self._reported = self.errors = {**self._reported, name: text}
 
 
 def _log_refusal(log: Scope, refusal: DocumentRefused) -> None:
