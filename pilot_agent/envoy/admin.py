@@ -1,14 +1,12 @@
 """A small client of Envoy's admin interface: what the agent asks, typed, each call with its own time limit.
 
-Not aiohttp: the agent asks from the first moment on, and aiohttp is imported only after Envoy is ready. The parsing is
-the standard library's.
+Not aiohttp, nor http.client: the agent asks while Envoy boots, and either import (0.3 s, 0.02 s) would come between
+Envoy and its first ready. Envoy closes the connection after each answer: all there is to parse is a head and chunks.
 """
 
 import asyncio
 import json
 from collections.abc import Iterable
-from http.client import HTTPException, HTTPResponse
-from io import BytesIO
 from typing import NamedTuple
 
 from pilot_agent.errors import AdminError
@@ -34,16 +32,6 @@ class ServerInfo(NamedTuple):
     version: str
 
 
-class _Received:
-    """What http.client wants of a socket, over bytes already received."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-
-    def makefile(self, *_: object, **__: object) -> BytesIO:
-        return BytesIO(self._data)
-
-
 class Admin:
     """Envoy's admin interface at `host`:`port`. Every method raises AdminError when it gets no proper answer."""
 
@@ -55,17 +43,15 @@ class Admin:
         try:
             async with asyncio.timeout(timeout):
                 data = await self._exchange(path, method)
-            response = HTTPResponse(_Received(data), method=method)  # type: ignore[arg-type]
-            response.begin()
-            body = response.read()
+            status, body = parse_answer(data)
         except TimeoutError:
             raise AdminError(f"Envoy's admin port {self.port} did not answer {path} within {timeout:g} s") from None
         except OSError as error:
             raise AdminError(f"Envoy's admin port {self.port} can't be reached: {error.strerror or error}") from None
-        except HTTPException as error:
-            raise AdminError(f"Envoy's admin port {self.port} answered {path} with garbage: {error!r}") from None
-        if response.status != 200:
-            raise AdminError(f"Envoy's admin port {self.port} answered {path} with status {response.status}")
+        except ValueError as error:
+            raise AdminError(f"Envoy's admin port {self.port} answered {path} with garbage: {error}") from None
+        if status != 200:
+            raise AdminError(f"Envoy's admin port {self.port} answered {path} with status {status}")
         return body.decode(errors="replace")
 
     async def _exchange(self, path: str, method: str) -> bytes:
@@ -95,6 +81,41 @@ class Admin:
             return ServerInfo(str(info["state"]), int(options.get("restart_epoch", 0)), str(info.get("version", "")))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise AdminError(f"Envoy's /server_info is not what it should be: {error!r}") from None
+
+
+def parse_answer(data: bytes) -> tuple[int, bytes]:
+    """Status and body of a whole HTTP/1.1 answer on a connection that was closed after it (RFC 9112, section 6).
+
+    Raises ValueError for anything else, an answer that was cut short included.
+    """
+    head, separator, rest = data.partition(b"\r\n\r\n")
+    version, _, after = head.partition(b" ")
+    if not separator or not version.startswith(b"HTTP/1."):
+        raise ValueError(f"{data[:60]!r} is not an HTTP answer")
+    fields = {
+        name.strip().lower(): value.strip().lower()
+        for name, _, value in (line.partition(b":") for line in head.split(b"\r\n")[1:])
+    }
+    status = int(after[:3])
+    if fields.get(b"transfer-encoding") == b"chunked":
+        return status, _joined_chunks(rest)
+    if len(rest) < int(fields.get(b"content-length", 0)):
+        raise ValueError("the body is cut short")
+    return status, rest
+
+
+def _joined_chunks(data: bytes) -> bytes:
+    body: list[bytes] = []
+    position = 0
+    while True:
+        end = data.index(b"\r\n", position)
+        size = int(data[position:end].split(b";")[0], 16)
+        if size == 0:
+            return b"".join(body)
+        body.append(data[end + 2 : end + 2 + size])
+        position = end + 2 + size + 2
+        if position > len(data):
+            raise ValueError("the body is cut short")
 
 
 def parse_stats(text: str) -> dict[str, int]:
