@@ -22,6 +22,7 @@ SHARED_MEMORY = Path("/dev/shm")
 PATIENCE_SECONDS = 2.0
 
 _PR_SET_CHILD_SUBREAPER = 36
+_CLONE_NEWNS, _MS_REC, _MS_PRIVATE = 0x20000, 0x4000, 1 << 18
 
 # Opened once by a library and kept on purpose.
 _KEPT_FILES = ("/dev/urandom", "/dev/null", "anon_inode:[pidfd]/keep", "/.hypothesis/")
@@ -35,7 +36,11 @@ leaked_tasks: list[str] = []
 
 def watch_this_process() -> None:
     """Once per session: become a subreaper, note the pid of each child, note tasks that outlive their loop."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    # Root gets a /dev/shm of its own: what is in it was left by our own agents, not by others of this machine.
+    if libc.unshare(_CLONE_NEWNS) == 0 and libc.mount(None, b"/", None, _MS_REC | _MS_PRIVATE, None) == 0:
+        libc.mount(b"tmpfs", bytes(SHARED_MEMORY), b"tmpfs", 0, b"mode=1777")
     _note_children()
     _note_tasks()
 
