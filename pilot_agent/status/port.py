@@ -1,12 +1,14 @@
-"""Port 15020 as one thing: the front, and behind it aiohttp, loaded when it is first needed or the agent is idle.
+"""Port 15020 as one thing: the front, and behind it aiohttp, loaded when a request first needs it.
 
 `supervise` makes it from a socket bound before Envoy was spawned, and closes it last of all. Routes are `server`'s.
 """
 
 import asyncio
 import socket
-from collections.abc import Callable
+import ssl
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from pilot_agent.clock import Clock
@@ -20,6 +22,20 @@ if TYPE_CHECKING:
     from pilot_agent.status.server import Backend, Scraper
 
 _LAST_WORDS_SECONDS = 1.0
+
+
+@contextmanager
+def _without_certificate_store() -> Iterator[None]:
+    """aiohttp reads all of the system's CA certificates at its import, for clients that verify servers.
+
+    Nothing here does, and it costs 75 ms of CPU and 2 MiB for good. Without them verification fails closed.
+    """
+    load = ssl.SSLContext.load_default_certs
+    ssl.SSLContext.load_default_certs = lambda *_: None  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        ssl.SSLContext.load_default_certs = load  # type: ignore[method-assign]
 
 
 class StatusServer:
@@ -73,7 +89,7 @@ class StatusServer:
         self._listener = await loop.create_server(lambda: Connection(self._front), sock=self._sock, backlog=BACKLOG)
 
     def preload(self) -> None:
-        """Load what a scrape needs, in a thread: for the idle moment after the first ready. Returns at once."""
+        """Load what a scrape needs (0.3 s of CPU, 14 MiB), in a thread. Returns at once."""
         if self._backend is None and self._loading is None:
             self._loading = asyncio.get_running_loop().create_task(self._load(), name="status backend")
 
@@ -118,7 +134,8 @@ class StatusServer:
                 connection.refuse()
 
     def _import(self) -> "Callable[[], Backend]":
-        from pilot_agent.status.server import Backend
+        with _without_certificate_store():
+            from pilot_agent.status.server import Backend
 
         self._scraper.load()
         return lambda: Backend(

@@ -29,7 +29,7 @@ from pilot_agent.supervise.shutdown import GRACE_S, Drained, Shutdown, plan_for,
 from pilot_agent.values import HostPort
 
 IDLE_PARTS_AFTER_S = 5.0
-"""When Envoy is not ready by then, a scrape and a changed file matter all the same."""
+"""When Envoy is not ready by then, a changed file matters all the same."""
 
 
 class Agent:
@@ -131,10 +131,9 @@ class Agent:
         return code
 
     def _start_idle_parts(self) -> None:
-        """What is not needed before the first ready is loaded after it, or when that does not come soon."""
+        """What is not needed before the first ready starts after it, or when that does not come soon."""
         if self._parts.has("file watcher"):
             return
-        self._status.preload()
         subscriptions = [Subscription("settings", self._watched_files, self._settings_changed)]
         mesh = self._prepared.local_mesh
         if mesh is not None:

