@@ -24,6 +24,10 @@ class AgentError(Exception):
     exit_code = EXIT_SETTINGS
 
 
+class UsageError(AgentError):
+    """A command line that can't be understood."""
+
+
 class SettingsError(AgentError):
     """A flag, variable, annotation or settings file that can't be used."""
 

@@ -42,7 +42,7 @@ def completion(ctx: click.Context, shell: str, others: tuple[str, ...]) -> None:
 def script(shell: str, root: click.Command) -> str:
     from click.shell_completion import ShellComplete, get_completion_class
 
-    from pilot_agent.commands.main import COMPLETION_VARIABLE, PROGRAM
+    from pilot_agent.commands.root import COMPLETION_VARIABLE, PROGRAM
 
     maker = get_completion_class(shell)
     assert maker is not None  # click brings all of SHELLS

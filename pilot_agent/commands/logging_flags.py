@@ -6,12 +6,12 @@ Owns how those flags are declared and what `LogOptions` they give; what a level 
 
 from collections.abc import Callable
 from functools import wraps
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import click
 
-from pilot_agent.log import LogOptions
-from pilot_agent.values import parse_bool
+from pilot_agent.commands.flags import LOGGING_FLAGS, Flag, log_options
+from pilot_agent.values import Duration, parse_bool
 
 Returned = TypeVar("Returned")
 
@@ -48,69 +48,64 @@ def _until_double_dash(args: list[str]) -> list[str]:
     return args[: args.index("--")] if "--" in args else list(args)
 
 
-_OPTIONS = (
-    click.option(
-        "--log_as_json/--no-log_as_json",
-        default=False,
-        help="Write one JSON object per log line instead of tab-separated columns (default false).",
-    ),
-    click.option(
-        "--log_target",
-        multiple=True,
-        default=("stdout",),
-        metavar="PATH",
-        help="Where log lines go: a path, stdout or stderr (default stdout). Give it again to write to several.",
-    ),
-    click.option(
-        "--log_output_level",
-        default="default:info,grpc:none",
-        metavar="SCOPE:LEVEL,...",
-        help="What is logged, per scope (default default:info,grpc:none). A level alone is for scope default; "
-        "scope all is every scope. Levels: debug, info, warn, error, fatal, none.",
-    ),
-    click.option(
-        "--log_stacktrace_level",
-        default="default:none",
-        metavar="SCOPE:LEVEL,...",
-        help="From which level on a line carries a stack trace, per scope (default default:none).",
-    ),
-    click.option(
-        "--log_caller",
-        default="",
-        metavar="SCOPE,...",
-        help="Scopes whose lines name file and line of the caller; all is every scope (default none).",
-    ),
-    click.option(
-        "--vklog",
-        type=int,
-        default=0,
-        help="Verbosity of Kubernetes' Go client library (default 0). Accepted for compatibility: there is none here.",
-    ),
-)
-
-VALUED = frozenset({"--log_target", "--log_output_level", "--log_stacktrace_level", "--log_caller", "--vklog"})
+VALUED = frozenset(f"--{flag.name}" for flag in LOGGING_FLAGS if not flag.is_boolean)
 """The flags of this file that take a value."""
 
 NAMES = VALUED | {"--log_as_json", "--no-log_as_json"}
 
 
+class _Text(click.ParamType[Any]):
+    """A flag's value, read by the flag itself so that help, completion and `proxy` agree on it."""
+
+    def __init__(self, flag: Flag) -> None:
+        self._flag = flag
+        kinds = {bool: "boolean", int: "integer", Duration: "duration"}
+        self.name = kinds.get(type(flag.default), "text")
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            return self._flag.read(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> "list[click.shell_completion.CompletionItem]":
+        from click.shell_completion import CompletionItem
+
+        del ctx, param
+        return [CompletionItem(choice) for choice in self._flag.choices if choice.startswith(incomplete)]
+
+
+def option(flag: Flag) -> Callable[[Callable[..., Returned]], Callable[..., Returned]]:
+    """A flag of the table as click's option."""
+    if flag.is_boolean:
+        names = f"--{flag.name}/--no-{flag.name}"
+        return click.option(names, flag.attribute, default=flag.default, help=flag.help)
+    metavar = "|".join(flag.choices) or flag.metavar or None
+    return click.option(
+        f"--{flag.name}",
+        flag.attribute,
+        type=_Text(flag),
+        multiple=flag.is_repeatable,
+        default=flag.default,
+        metavar=metavar,
+        help=flag.help,
+    )
+
+
 def logging_flags(function: Callable[..., Returned]) -> Callable[..., Returned]:
     """Declare the logging flags on a command; its function gets them as the keyword `log_options`, a LogOptions."""
+    attributes = [flag.attribute for flag in LOGGING_FLAGS]
 
     @wraps(function)
-    def call(
-        *args: object,
-        log_as_json: bool,
-        log_target: tuple[str, ...],
-        log_output_level: str,
-        log_stacktrace_level: str,
-        log_caller: str,
-        vklog: int,  # noqa: ARG001 - accepted for compatibility, see its help
-        **others: object,
-    ) -> Returned:
-        options = LogOptions(log_as_json, log_target, log_output_level, log_stacktrace_level, log_caller)
-        return function(*args, log_options=options, **others)
+    def call(*args: object, **values: Any) -> Returned:
+        given = {name: values.pop(name) for name in attributes}
+        return function(*args, log_options=log_options(given), **values)
 
-    for option in reversed(_OPTIONS):
-        call = option(call)
-    return call
+    declared: Callable[..., Returned] = call
+    for flag in reversed(LOGGING_FLAGS):
+        declared = option(flag)(declared)
+    return declared

@@ -138,7 +138,7 @@ def test_bad_flags_end_before_anything_else(agent: MakeAgent, fake_envoy: FakeEn
     for flag, message in (
         ("--crashWindow=5", "'5' is not a duration: write a number with a unit"),
         ("--onEnvoyExit=panic", "'panic' is not one of"),
-        ("--maxCrashes=0", "0 is not in the range"),
+        ("--maxCrashes=0", "0 is too small: the least is 1"),
         ("--log_output_level=loud", "unknown level 'loud'"),
     ):
         running = agent(flag)
@@ -157,7 +157,7 @@ def test_what_is_only_odd_is_warned_about(agent: MakeAgent, fake_envoy: FakeEnvo
     running = agent("--unknown=1", env={"MINIMUM_DRAIN_DURATION": "5", "ISTIO_DUAL_STACK": "maybe"})
     running.write_mesh(drainDurations="5s")
     running.start().until_ready()
-    eventually(lambda: running.lines("unknown argument '--unknown=1' is ignored"))
+    eventually(lambda: running.lines("unknown flag '--unknown=1' is ignored"))
     assert running.lines("unknown ProxyConfig field 'drainDurations' is ignored; did you mean drainDuration?")
     assert running.lines("MINIMUM_DRAIN_DURATION='5' is not a duration: using the default, 5s")
     assert running.lines("ISTIO_DUAL_STACK='maybe' is not a boolean: using the default, false")

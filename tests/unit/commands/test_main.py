@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
-from pilot_agent.commands.main import SUBCOMMANDS, rearrange, root
+from pilot_agent.commands.root import SUBCOMMANDS, rearrange, root
 from tests.unit.commands.runner import COMMAND, answer, peer, run
 
 
