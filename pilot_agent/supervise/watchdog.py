@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pilot_agent.envoy.admin import STARTUP_STATS, Admin, startup_reason
 from pilot_agent.errors import AdminError
 
-FIRST_POLL_S = 0.005
+EAGER_POLL_S = 0.004
+EAGER_FOR_S = 0.25
 LONGEST_POLL_S = 0.1
 ANSWER_WITHIN_S = 1.0
 
@@ -14,16 +15,19 @@ ANSWER_WITHIN_S = 1.0
 async def until_serving(admin: Admin, epoch: int, explain: Callable[[str], None]) -> None:
     """Return when the Envoy of `epoch` has its configuration and its workers run; say meanwhile what is missing.
 
-    Envoy has no event for this, so it is asked: every few milliseconds at first, every 0.1 s later.
+    Envoy has no event for this, so it is asked: every few milliseconds while a quick start may end, then ever less
+    often, down to every 0.1 s.
     """
-    pause = FIRST_POLL_S
+    pause, asked = EAGER_POLL_S, 0
     while True:
         reason = await _missing(admin, epoch)
         if reason is None:
             return
         explain(reason)
         await asyncio.sleep(pause)
-        pause = min(LONGEST_POLL_S, pause * 1.2)
+        asked += 1
+        if asked * EAGER_POLL_S > EAGER_FOR_S:
+            pause = min(LONGEST_POLL_S, pause * 1.2)
 
 
 async def _missing(admin: Admin, epoch: int) -> str | None:
