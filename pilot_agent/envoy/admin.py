@@ -6,6 +6,7 @@ Envoy and its first ready. Envoy closes the connection after each answer: all th
 
 import asyncio
 import json
+import os
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -47,7 +48,7 @@ class Admin:
         except TimeoutError:
             raise AdminError(f"Envoy's admin port {self.port} did not answer {path} within {timeout:g} s") from None
         except OSError as error:
-            raise AdminError(f"Envoy's admin port {self.port} can't be reached: {error.strerror or error}") from None
+            raise AdminError(f"Envoy's admin port {self.port} can't be reached: {_plain(error)}") from None
         except ValueError as error:
             raise AdminError(f"Envoy's admin port {self.port} answered {path} with garbage: {error}") from None
         if status != 200:
@@ -81,6 +82,11 @@ class Admin:
             return ServerInfo(str(info["state"]), int(options.get("restart_epoch", 0)), str(info.get("version", "")))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise AdminError(f"Envoy's /server_info is not what it should be: {error!r}") from None
+
+
+def _plain(error: OSError) -> str:
+    """The system's words: asyncio puts its own, with the address, in their place."""
+    return os.strerror(error.errno).lower() if error.errno else str(error)
 
 
 def parse_answer(data: bytes) -> tuple[int, bytes]:
