@@ -14,7 +14,7 @@ from pilot_agent.settings.model import ProxyConfig, ProxyFlags, Settings
 IMAGE_BINARY = Path("/usr/local/bin/envoy")
 PACKAGED_BINARY = Path("envoy/_bin/envoy")
 
-PARENT_SHUTDOWN_MARGIN_S = 5
+PARENT_SHUTDOWN_MARGIN_S = 2
 """The old epoch must outlive its drain, or Envoy cuts the connections it was draining."""
 
 

@@ -257,7 +257,7 @@ class Agent:
             envoy_hung_checks=serving.watchdog.silent_checks_total,
             reaped_orphans=self._reaper.reaped_orphans,
             broken_files=tuple(mesh.errors) if mesh else (),
-            config_reloads_accepted=self._meshes_accepted + serving.change.accepted_total,
+            config_reloads_accepted=self._meshes_accepted + serving.accepted_changes,
             config_reloads_refused=(mesh.refused_total if mesh else 0) + serving.change.refused_total,
         )
 

@@ -24,7 +24,7 @@ class Change:
         self._inputs, self._workspace, self._envoys = inputs, workspace, envoys
         self._log = log
         self.refusal: str | None = None
-        self.accepted_total = self.refused_total = 0
+        self.refused_total = 0
 
     async def accept(self, current: Desired) -> Desired | None:
         """What should run now instead of `current`, checked by Envoy; None when nothing differs or it is refused."""
@@ -42,7 +42,6 @@ class Change:
             if warning not in current.settings.warnings:
                 self._log.warn(warning)
         self._settled()
-        self.accepted_total += 1
         return wanted
 
     async def _ask_envoy(self, wanted: Desired) -> None:

@@ -73,6 +73,10 @@ class Envoys:
             self.older.append(self.current)
         self.current, self.heir = self.heir, None
 
+    async def until_drained(self) -> None:
+        """Return when no older epoch is left; Envoy ends each at its parent-shutdown time."""
+        await self._all_ended(list(self.older), None)
+
     def base_id(self) -> int | None:
         return read_base_id(self._base_id_path)
 

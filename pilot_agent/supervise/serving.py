@@ -45,6 +45,7 @@ class Serving:
         self.last_exit: LastExit | None = None
         self.first_ready: float | None = None
         """Seconds from the start of the agent's process."""
+        self.accepted_changes = 0
         self._memory: Memory | None = None
         self._watching_start: asyncio.Task[None] | None = None
         self._changing: asyncio.Task[None] | None = None
@@ -156,6 +157,12 @@ class Serving:
             current = self._envoys.current
             if wanted is None or current is None:
                 continue  # a restart looks at the settings itself
+            if self._envoys.older:
+                # A third epoch makes the second end the first at once, with the requests it still has.
+                self._log.info("the changed bootstrap waits until the epoch before has drained")
+                await self._envoys.until_drained()
+                self._has_changed_again = True  # what is wanted may be something else by now
+                continue
             self._use(wanted)
             if self._lifecycle.state is State.SERVING and current.epoch.base_id is not None:
                 await self._hot_restart(current)
@@ -166,6 +173,7 @@ class Serving:
         if wanted is not None:
             self._prepared.write_bootstrap(wanted)
             self.desired = wanted
+            self.accepted_changes += 1
 
     async def _hot_restart(self, current: Running) -> None:
         self._lifecycle.to(State.HOT_RESTARTING, "the bootstrap changed")

@@ -103,6 +103,23 @@ def test_a_crash_of_the_new_epoch_starts_a_new_generation(agent: MakeAgent, fake
     assert running.stop() == 0
 
 
+def test_a_change_waits_for_the_epoch_before_the_current_one(agent: MakeAgent, fake_envoy: FakeEnvoy) -> None:
+    running = agent()
+    running.write_mesh(drainDuration="3s")
+    running.start().until_ready()
+    running.write_mesh(concurrency=3)
+    eventually(lambda: running.lines("has taken over"))
+    running.write_mesh(concurrency=4)
+    running.write_mesh(concurrency=5)
+    eventually(lambda: running.lines("waits until the epoch before has drained"))
+    assert len(fake_envoy.starts) == 2, "a third epoch would cut the first one's requests"
+    eventually(lambda: len(fake_envoy.starts) == 3, within=15)
+    assert fake_envoy.flag(fake_envoy.starts[2], "--concurrency") == "5"
+    first_end = next(event["at"] for event in fake_envoy.events("exit"))
+    assert first_end < fake_envoy.starts[2]["at"]
+    assert running.stop() == 0
+
+
 def test_a_stop_during_a_hot_restart_ends_both_epochs(agent: MakeAgent, fake_envoy: FakeEnvoy) -> None:
     fake_envoy.sequence({}, {"never_ready": True})
     running = agent().start().until_ready()
