@@ -104,6 +104,11 @@ class Renderer:
         )
         self._environment.filters["tojson"] = _tojson
 
+    def compile_shipped(self) -> None:
+        """Compile every shipped template where it lies, for an image whose user may not write there."""
+        for path in sorted(self._root.rglob("*.j2")):
+            self._environment.get_template(str(path.relative_to(self._root)))
+
     def render(self, name: str, variables: Mapping[str, object]) -> Any:
         """Render the template `name` (relative to the shipped ones, or an absolute path) and parse it as JSON.
 
