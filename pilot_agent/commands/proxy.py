@@ -31,6 +31,10 @@ def run(args: Sequence[str]) -> int:
 
     from pilot_agent.supervise.desired import Inputs
     from pilot_agent.supervise.prepare import prepare
+    from pilot_agent.supervise.reaper import become_subreaper
+
+    if flags.subreaper:
+        become_subreaper()
 
     inputs = Inputs(flags, dict(os.environ), options.as_json)
     try:
