@@ -85,7 +85,7 @@ class Log:
                 # Nobody reads us any more (a closed pipe, a full disk): the agent goes on, and counts what was lost.
                 self.lost_lines += 1
 
-    def emit(self, scope: str, level: Level, message: str, labels: Mapping[str, object], depth: int = 2) -> None:
+    def emit(self, scope: str, level: Level, message: str, labels: Mapping[str, object], depth: int = 1) -> None:
         moment = timestamp(time.time())
         caller = _caller(depth + 1) if {scope, "all"} & self._callers else ""
         stack = _stack(depth + 1) if level <= self._stacks.get(scope, Level.none) else ""

@@ -140,10 +140,8 @@ def test_every_scope_of_istio_is_known() -> None:
 
 
 # Log.emit counts one frame too many (its default depth should be 1): reported to the owner of log.py.
-one_frame_off = pytest.mark.xfail(reason="caller and stack are those of the frame above", strict=True)
 
 
-@one_frame_off
 @pytest.mark.parametrize("callers", ["ads", "all", "dns,ads"])
 def test_the_caller_is_the_line_that_logged(target: Make, callers: str) -> None:
     made = target(callers=callers)
@@ -157,7 +155,6 @@ def test_other_scopes_name_no_caller(target: Make) -> None:
     assert made.line == "TIME\tinfo\tads\there"
 
 
-@one_frame_off
 def test_a_stack_trace_follows_the_line_from_its_level_on(target: Make) -> None:
     made = target(stacktrace_levels="default:error")
     made.log.scope().warn("without")
