@@ -139,9 +139,6 @@ def test_every_scope_of_istio_is_known() -> None:
     assert len(SCOPES) == len(set(SCOPES)) == 19
 
 
-# Log.emit counts one frame too many (its default depth should be 1): reported to the owner of log.py.
-
-
 @pytest.mark.parametrize("callers", ["ads", "all", "dns,ads"])
 def test_the_caller_is_the_line_that_logged(target: Make, callers: str) -> None:
     made = target(callers=callers)
