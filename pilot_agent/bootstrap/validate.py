@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pilot_agent.errors import EnvoyRefused
 
 _LOG_HEAD = re.compile(r"^(\[[^\]]*\])+\s*(\[[^\]]*\]\s*)?")
+_DUMP = re.compile(r"goo\.gle/\S+.*?^: ", re.DOTALL | re.MULTILINE)
+"""A whole protobuf message, over many lines, that Envoy puts before the reason why it fails a constraint."""
 LONGEST_QUOTE = 1000
 
 
@@ -25,7 +27,7 @@ def judge(code: int, output: str, what: str) -> None:
 
 def own_words(output: str) -> str:
     """The line of Envoy's output that says what is wrong, without time stamps and source positions."""
-    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    lines = [line.strip() for line in _DUMP.sub("", output).splitlines() if line.strip()]
     telling = [line for line in lines if "error initializing" in line.lower() or "exception" in line.lower()]
     for line in (*telling, *reversed(lines)):
         columns = line.split("\t")
