@@ -120,6 +120,16 @@ def test_a_change_waits_for_the_epoch_before_the_current_one(agent: MakeAgent, f
     assert running.stop() == 0
 
 
+def test_fewer_worker_threads_are_warned_about(agent: MakeAgent, fake_envoy: FakeEnvoy) -> None:
+    running = agent()
+    running.write_mesh(concurrency=4)
+    running.start().until_ready()
+    running.write_mesh(concurrency=3)
+    eventually(lambda: running.lines("has taken over"))
+    assert running.lines("4 worker threads become 3: connections that wait to be accepted")
+    assert running.stop() == 0
+
+
 def test_a_stop_during_a_hot_restart_ends_both_epochs(agent: MakeAgent, fake_envoy: FakeEnvoy) -> None:
     fake_envoy.sequence({}, {"never_ready": True})
     running = agent().start().until_ready()
