@@ -48,7 +48,7 @@ class AgentFacts:
 
 
 class Scrapes(Protocol):
-    """What `scrape.ScrapeAccount` tells of scrapes."""
+    """What `account.ScrapeAccount` tells of scrapes."""
 
     scrapes: int
     agent_failures: int

@@ -5,12 +5,12 @@ Light to import; aiohttp and prometheus_client come with `load()`. `status` stre
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
 from pilot_agent.log import Scope
 from pilot_agent.metrics import formats
+from pilot_agent.metrics.account import ScrapeAccount, SourceAccount
 from pilot_agent.metrics.annotations import AppTarget
 from pilot_agent.metrics.merge import Merge
 from pilot_agent.metrics.own import AgentFacts, OwnMetrics
@@ -20,31 +20,6 @@ if TYPE_CHECKING:
     import aiohttp
 
 _IN_A_QUERY = "".join(character for character in map(chr, range(0x21, 0x7F)) if character not in '"#<>')
-
-
-@dataclass(slots=True)
-class SourceAccount:
-    """What one source did. `problem`: of its last scrape; `last_error`: the last there was; the rest, of its last."""
-
-    name: str
-    kind: str
-    failures: int = 0
-    problem: str | None = None
-    last_error: str | None = None
-    seconds: float = 0.0
-    bytes: int = 0
-
-
-@dataclass(slots=True)
-class ScrapeAccount:
-    """Counts since the agent's start."""
-
-    scrapes: int = 0
-    agent_failures: int = 0
-    sources: list[SourceAccount] = field(default_factory=list)
-
-    def failures(self, kind: str) -> int:
-        return sum(source.failures for source in self.sources if source.kind == kind)
 
 
 class ScrapeLimits(NamedTuple):

@@ -15,9 +15,9 @@ from aiohttp.resolver import ThreadedResolver
 from yarl import URL
 
 from pilot_agent.log import Scope
+from pilot_agent.metrics.account import SourceAccount
 from pilot_agent.metrics.formats import Cutter, is_text
 from pilot_agent.metrics.merge import Lane, Merge
-from pilot_agent.metrics.scrape import SourceAccount
 
 CHUNK_BYTES = 64 * 1024
 

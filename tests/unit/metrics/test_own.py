@@ -1,7 +1,7 @@
 import re
 
+from pilot_agent.metrics.account import ScrapeAccount, SourceAccount
 from pilot_agent.metrics.own import AgentFacts, EnvoyExit, OwnMetrics
-from pilot_agent.metrics.scrape import ScrapeAccount, SourceAccount
 
 
 def rendered(facts: AgentFacts, account: ScrapeAccount | None = None) -> str:
