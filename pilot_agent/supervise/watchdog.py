@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pilot_agent.envoy.admin import STARTUP_STATS, Admin, startup_reason
 from pilot_agent.errors import AdminError
 
-EAGER_POLL_S = 0.004
+EAGER_POLL_S = 0.002
 EAGER_FOR_S = 0.25
 LONGEST_POLL_S = 0.1
 ANSWER_WITHIN_S = 1.0
