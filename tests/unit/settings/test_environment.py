@@ -67,7 +67,7 @@ def test_a_bad_value_is_a_warning_and_the_default_counts(name: str, raw: str, wa
     default = next(variable.default for variable in VARIABLES if variable.name == name)
     values = {bool: environment.flag, int: environment.number, Duration: environment.duration}
     assert environment.warnings == [warning]
-    assert values[type(default)](name) == default  # type: ignore[index]
+    assert values[type(default)](name) == default
     assert environment.is_set(name), "it was set, if badly"
 
 
