@@ -35,6 +35,9 @@ def read_base_id(path: Path) -> int | None:
         return None
 
 
-def remove_shared_memory(base_id: int, directory: Path = SHARED_MEMORY) -> None:
-    """Remove what a dead generation left. Quiet where there is nothing."""
-    (directory / f"envoy_shared_memory_{base_id}0").unlink(missing_ok=True)
+def remove_generation(base_id_path: Path, directory: Path = SHARED_MEMORY) -> None:
+    """Remove what a dead generation left: its shared memory, and the file with its id. Quiet where there is nothing."""
+    base_id = read_base_id(base_id_path)
+    if base_id is not None:
+        (directory / f"envoy_shared_memory_{base_id}0").unlink(missing_ok=True)
+    base_id_path.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pilot_agent.clock import Clock, Deadline
-from pilot_agent.envoy.epoch import Epoch, read_base_id, remove_shared_memory
+from pilot_agent.envoy.epoch import Epoch, read_base_id, remove_generation
 from pilot_agent.envoy.output import Output
 from pilot_agent.envoy.process import Child, ExitFacts, spawn
 from pilot_agent.log import Log
@@ -101,10 +101,7 @@ class Envoys:
 
     def forget_generation(self) -> None:
         """Remove the shared memory of the generation; only when none of it runs."""
-        base_id = self.base_id()
-        if base_id is not None:
-            remove_shared_memory(base_id)
-        self._base_id_path.unlink(missing_ok=True)
+        remove_generation(self._base_id_path)
 
     @staticmethod
     async def _all_ended(running: list[Running], patience: float | None) -> None:

@@ -13,7 +13,7 @@ from pilot_agent import __version__
 from pilot_agent.bootstrap.render import Renderer
 from pilot_agent.bootstrap.validate import judge, validation_argv
 from pilot_agent.clock import Clock
-from pilot_agent.envoy.epoch import Epoch, is_shared_memory_usable
+from pilot_agent.envoy.epoch import Epoch, is_shared_memory_usable, remove_generation
 from pilot_agent.envoy.process import Child, spawn
 from pilot_agent.errors import AgentError
 from pilot_agent.files.workspace import Workspace
@@ -93,6 +93,7 @@ def prepare(inputs: Inputs, log: Log, clock: Clock, signals: EarlySignals) -> Pr
     try:
         workspace.create(*_directories(desired.settings))
         base_id_path = workspace.claim(BASE_ID_FILE)
+        remove_generation(base_id_path)  # of an agent that was killed before it could
         local_mesh = _load_local_mesh(desired, workspace, log)
         epoch = Epoch(can_hot_restart=_can_hot_restart(scope))
         prepared = Prepared(

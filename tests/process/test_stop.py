@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -124,13 +125,13 @@ def test_envoy_dies_with_an_agent_that_is_killed(agent: MakeAgent) -> None:
     assert running.wait() == -signal.SIGKILL
     # Gone, or a zombie that its new parent has not looked at yet.
     eventually(lambda: not os.path.exists(f"/proc/{envoy}/exe") or not os.readlink(f"/proc/{envoy}/exe"))
-    _remove_what_sigkill_left(running)
-
-
-def _remove_what_sigkill_left(running: AgentProcess) -> None:
-    """Nobody could: the kernel killed the agent. Its next start on the same path reuses it all."""
-    base_id = (running.config_path / "envoy-base-id").read_text()
-    os.unlink(f"/dev/shm/envoy_shared_memory_{base_id}0")
+    # What a killed agent could not take away, its next start on the same path does.
+    left = Path("/dev/shm") / f"envoy_shared_memory_{(running.config_path / 'envoy-base-id').read_text()}0"
+    assert left.exists()
+    running.start().until_ready()
+    assert not left.exists()
+    assert running.stop() == 0
+    assert [path for path in running.config_path.rglob("*") if path.is_file()] == []
 
 
 @pytest.mark.parametrize("delay", [0.03 * step for step in range(1, 15)])
