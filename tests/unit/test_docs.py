@@ -1,14 +1,17 @@
-"""The documentation names what the code has: flags, variables, codes, states, metrics; its links lead somewhere."""
+"""The documentation names what the code has, from flags to metrics, and draws its states; its links lead somewhere."""
 
 import re
 from pathlib import Path
 
+import click
 import pytest
 
 from pilot_agent import errors
 from pilot_agent.bootstrap.context import build_context
-from pilot_agent.commands.flags import LOGGING_FLAGS
+from pilot_agent.commands.flags import LOGGING_FLAGS, Flag, show
 from pilot_agent.commands.proxy_flags import PROXY_FLAGS
+from pilot_agent.commands.root import SUBCOMMANDS, root
+from pilot_agent.mesh import service_entry
 from pilot_agent.metrics.account import ScrapeAccount
 from pilot_agent.metrics.own import AgentFacts, EnvoyExit, OwnMetrics
 from pilot_agent.node.metadata import Node
@@ -17,6 +20,7 @@ from pilot_agent.settings.model import PROXY_CONFIG_FIELDS, ProxyFlags
 from pilot_agent.settings.sources import load
 from pilot_agent.supervise.lifecycle import TRANSITIONS
 from pilot_agent.supervise.postmortem import RESTART_REASONS
+from pilot_agent.supervise.signals import HANDLED
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 PAGES = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted((PROJECT / "docs").rglob("*.md"))]
@@ -31,9 +35,21 @@ def row_of(text: str, first_cell: str) -> str:
 
 
 @pytest.mark.parametrize("flag", [*PROXY_FLAGS, *LOGGING_FLAGS], ids=lambda flag: str(flag.name))
-def test_every_flag_is_in_the_settings_page_with_its_effect(flag: object) -> None:
-    name, effect = getattr(flag, "name"), getattr(flag, "effect")  # noqa: B009 - a parameter of several types
-    assert effect in row_of(page("settings.md"), f"`--{name}`")
+def test_every_flag_is_in_the_settings_page_with_default_and_effect(flag: Flag) -> None:
+    assert (
+        row_of(page("settings.md"), f"`--{flag.name}`") == f"| `--{flag.name}` | {show(flag.default)} | {flag.effect} |"
+    )
+
+
+@pytest.mark.parametrize("name", [name for name in SUBCOMMANDS if name != "proxy"])
+def test_the_flags_of_the_other_commands_are_in_the_settings_page(name: str) -> None:
+    command = root.get_command(click.Context(root), name)
+    assert command is not None
+    logging_flags = {flag.name for flag in LOGGING_FLAGS}
+    for option in command.params:
+        longest = max(option.opts, key=len)
+        if isinstance(option, click.Option) and longest.removeprefix("--") not in logging_flags:
+            assert f"| `{name}` | `{longest}`" in page("settings.md"), longest
 
 
 def test_every_variable_and_field_is_in_the_settings_page() -> None:
@@ -48,7 +64,7 @@ def test_every_exit_code_is_in_its_page() -> None:
     text = page("exit-codes.md")
     for name in vars(errors):
         if name.startswith("EXIT_"):
-            assert f"`{name}`" in text, name
+            assert f"`{name}` = {getattr(errors, name)}" in text, name
     assert row_of(text, "255") and row_of(text, "128 + n")
 
 
@@ -57,6 +73,28 @@ def test_the_transitions_are_those_of_the_lifecycle_page() -> None:
     for state, targets in TRANSITIONS.items():
         cells = row_of(text, state.value).split("|")[2].strip()
         assert {each.strip() for each in cells.split(",") if each.strip()} == {each.value for each in targets}
+
+
+def test_the_drawing_has_the_same_transitions() -> None:
+    drawing = page("lifecycle.md").split("```mermaid\n")[1].split("```")[0]
+    arrows = re.findall(r"^\s*(\w+) --> (\w+)", drawing, re.MULTILINE)
+    inner = {state for pair in re.findall(r"^ {8}(\w+) --> (\w+)", drawing, re.MULTILINE) for state in pair}
+    drawn = {(start, end) for source, end in arrows for start in (inner if source == "running" else {source})}
+    wanted = {(state.value, target.value) for state, targets in TRANSITIONS.items() for target in targets}
+    assert {(start.replace("_", " "), end.replace("_", " ")) for start, end in drawn} == wanted
+
+
+def test_every_handled_signal_is_in_the_lifecycle_page() -> None:
+    rows = [line.split("|")[1] for line in page("lifecycle.md").splitlines() if line.startswith("| SIG")]
+    for number in HANDLED:
+        assert any(number.name in row.replace(",", "").split() for row in rows), number.name
+
+
+def test_every_field_of_a_service_entry_is_in_the_local_mode_page() -> None:
+    text = page("local-mode.md")
+    fields = (service_entry._SPEC_KEYS, service_entry._PORT_KEYS, service_entry._ENDPOINT_KEYS)
+    for name in (*(name for group in fields for name in group), *service_entry._PROTOCOLS, *service_entry._RESOLUTIONS):
+        assert f"`{name}`" in text, name
 
 
 def test_every_metric_is_in_its_page() -> None:
@@ -69,10 +107,12 @@ def test_every_metric_is_in_its_page() -> None:
     )
     rendered = OwnMetrics(lambda: facts, ScrapeAccount()).render().decode()
     text = page("metrics.md")
-    names = set(re.findall(r"^(istio_agent_\w+)", rendered, re.MULTILINE))
-    assert len(names) > 10
-    for name in names:
-        assert re.search(rf"^\| `{name}[`{{]", text, re.MULTILINE), name
+    samples = re.findall(r"^(istio_agent_\w+)(?:\{(.*)\})? ", rendered, re.MULTILINE)
+    wanted = {(name, ",".join(re.findall(r'(\w+)="', labels))) for name, labels in samples}
+    assert len(wanted) > 10
+    for name, labels in wanted:
+        cell = f"`{name}{{{labels}}}`" if labels else f"`{name}`"
+        assert row_of(text, cell), cell
     for reason in RESTART_REASONS:
         assert f"`{reason}`" in text, reason
 
