@@ -39,14 +39,14 @@ def run(args: Sequence[str]) -> int:
     inputs = Inputs(flags, dict(os.environ), options.as_json)
     try:
         prepared = prepare(inputs, log, SystemClock(), signals)
+        if prepared.child is None:
+            log.scope().info(f"{signals.stop} before Envoy was started: nothing to end")
+            prepared.take_back()
+            return EXIT_OK
+
+        from pilot_agent.supervise.agent import supervise  # asyncio and the rest, while Envoy boots
+
+        return supervise(prepared)
     except AgentError as error:
         log.scope().error(str(error))  # main says it on standard error as well, as Istio's agent does
         raise
-    if prepared.child is None:
-        log.scope().info(f"{signals.stop} before Envoy was started: nothing to end")
-        prepared.take_back()
-        return EXIT_OK
-
-    from pilot_agent.supervise.agent import supervise  # asyncio and the rest, while Envoy boots
-
-    return supervise(prepared)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pilot_agent.envoy.drain import DrainOptions
 from pilot_agent.envoy.process import ExitFacts
-from pilot_agent.errors import EXIT_OK
+from pilot_agent.errors import EXIT_OK, AdminError
 from pilot_agent.files.watch import Subscription, Watcher, directory_and_links
 from pilot_agent.metrics.own import AgentFacts, EnvoyExit
 from pilot_agent.metrics.scrape import Scraper
@@ -50,7 +50,8 @@ class Agent:
         self._status = self._status_server()
         self._stop: StopAsked | None = None
         self._hurry = asyncio.Event()
-        self._drained_at: float | None = None
+        self._drained: tuple[Running, float] | None = None
+        """The Envoy that was told to drain by POST /drain, and when: another one does not drain."""
         self._meshes_accepted = 0
 
     def _status_server(self) -> StatusServer:
@@ -196,8 +197,11 @@ class Agent:
         """POST /drain: listeners drain but stay open, until a stop ends it all."""
         self._log.info("drain requested: listeners answer with connection: close from now on")
         options = DrainOptions(self._serving.desired.settings.is_sidecar, skip_exit=True)
-        if await post_drain(self._serving.admin(), options, self._log) and self._drained_at is None:
-            self._drained_at = self._clock.monotonic()
+        current = self._envoys.current
+        if current is None or not await post_drain(self._serving.admin(), options, self._log):
+            raise AdminError("Envoy did not take the request; the log says why")
+        if self._drained is None or self._drained[0] is not current:
+            self._drained = (current, self._clock.monotonic())
         return "OK"
 
     def quit(self) -> str:
@@ -219,7 +223,9 @@ class Agent:
 
     async def _drain(self, asked: StopAsked) -> Drained | None:
         """None when there is nothing to drain, or nobody wants it."""
-        drained_for = None if self._drained_at is None else self._clock.monotonic() - self._drained_at
+        drained_for = None
+        if self._drained is not None and self._drained[0] is self._envoys.current:
+            drained_for = self._clock.monotonic() - self._drained[1]
         plan = plan_for(self._serving.desired.settings, drained_for)
         shutdown = Shutdown(plan, self._serving.admin(), self._clock, self._log, self._hurry)
         has_served, current = self._serving.first_ready is not None, self._envoys.current

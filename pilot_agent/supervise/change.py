@@ -30,11 +30,11 @@ class Change:
         """What should run now instead of `current`, checked by Envoy; None when nothing differs or it is refused."""
         try:
             wanted = work_out(self._inputs)
+            _check_unchangeable(current, wanted)
             if not wanted.differs_from(current):
                 self._settled()
                 return None
-            _check_unchangeable(current, wanted)
-            await self._ask_envoy(wanted)
+            await self.ask_envoy(wanted, "the changed bootstrap")
         except AgentError as error:
             self._refuse(str(error))
             return None
@@ -44,7 +44,8 @@ class Change:
         self._settled()
         return wanted
 
-    async def _ask_envoy(self, wanted: Desired) -> None:
+    async def ask_envoy(self, wanted: Desired, what: str) -> None:
+        """Raises EnvoyRefused with Envoy's own words."""
         argv = wanted.argv
         candidate = None
         if not wanted.is_custom_file:
@@ -55,7 +56,7 @@ class Change:
         finally:
             if candidate is not None:
                 candidate.unlink(missing_ok=True)
-        judge(code, output, "the changed bootstrap")
+        judge(code, output, what)
 
     def _refuse(self, reason: str) -> None:
         if reason != self.refusal:
@@ -85,8 +86,13 @@ class Change:
 
 
 def _check_unchangeable(current: Desired, wanted: Desired) -> None:
-    for name in ("statusPort", "configPath"):
+    names = ["statusPort", "configPath", *(["interceptionMode"] if current.settings.is_local else [])]
+    for name in names:
         before, after = (each.settings.proxy_config.values.get(name) for each in (current, wanted))
         if before != after:
             source = wanted.settings.proxy_config.sources[name]
             raise SettingsError(f"{name} can't change from {before} to {after} (from {source}) while the agent runs")
+    if current.settings.is_local and wanted.settings.mesh != current.settings.mesh:
+        raise SettingsError(
+            "proxyListenPort, proxyInboundListenPort and accessLogFile can't change while the agent runs"
+        )

@@ -104,8 +104,11 @@ class Serving:
             before=self._memory,
             after=read_memory(),
         )
-        self.last_exit = LastExit(facts, verdict.reason)
+        is_first_end, self.last_exit = self.last_exit is None, LastExit(facts, verdict.reason)
         self._log.error(verdict.text)
+        if is_first_end and self.first_ready is None and facts.code == 1:
+            # It may have refused its bootstrap: that is a fault of the settings, and no restart mends it.
+            await self.change.ask_envoy(self.desired, "the bootstrap")
         code, delay = self._decide(facts, verdict)
         if delay is None:
             self._lifecycle.to(State.STOPPING, verdict.text)

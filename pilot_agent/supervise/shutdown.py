@@ -1,7 +1,7 @@
 """Ending, under one deadline: drain, wait until the connections are gone or the time is, and tell what happened."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
 
 from pilot_agent.clock import Clock, Deadline
@@ -47,7 +47,9 @@ def plan_for(settings: Settings, drained_for: float | None) -> Plan:
     if ends_on_zero and not settings.is_local and config.is_default("terminationDrainDuration"):
         deadline = UNBOUNDED_DRAIN_S  # Istio waits without end here, until kubelet's grace period is over
     if flags.termination_deadline.nanoseconds:
-        deadline = flags.termination_deadline.seconds
+        # Where nothing but the clock ends the drain, a deadline can shorten it; it is no reason to wait longer.
+        limit = flags.termination_deadline.seconds
+        deadline = limit if ends_on_zero else min(limit, deadline)
     return Plan(
         pre_drain_delay=flags.pre_drain_delay.seconds,
         minimum=settings.minimum_drain.seconds,
@@ -73,12 +75,12 @@ class Shutdown:
         self._hurry = hurry
         self._started = clock.monotonic()
 
-    async def drain(self, post_drain: Callable[[], Awaitable[None]], exited: asyncio.Future[Any]) -> Drained:
+    async def drain(self, post_drain: Callable[[], Coroutine[Any, Any, None]], exited: asyncio.Future[Any]) -> Drained:
         """Drain and wait. Ends on: Envoy's own end, a second signal, zero connections, the deadline."""
         deadline = Deadline(self._started + self._plan.deadline, self._clock)
         rule = await self._wait(deadline.sooner(self._plan.pre_drain_delay), exited)
         if rule is None:
-            await post_drain()
+            await self._unless_ended(post_drain(), deadline, exited)
             rule = await self._wait_for_connections(deadline, exited)
         return Drained(rule, self._clock.monotonic() - self._started)
 
@@ -87,11 +89,25 @@ class Shutdown:
             return await self._wait(deadline, exited) or "the drain time is over"
         rule = await self._wait(deadline.sooner(self._plan.minimum), exited)
         while rule is None and not deadline.is_over:
-            left = await self.active_connections()
+            left = await self._unless_ended(self.active_connections(), deadline, exited)
             if left == 0:
                 return "no connection is left"
             rule = await self._wait(deadline.sooner(CONNECTION_CHECK_S), exited)
         return rule or "the deadline is over"
+
+    async def _unless_ended(
+        self, asking: Coroutine[Any, Any, Any], until: Deadline, exited: asyncio.Future[Any]
+    ) -> Any:
+        """The answer, or None when the wait ends first: a silent Envoy must not outlast the deadline or a signal."""
+        task = asyncio.ensure_future(asking)
+        hurry = asyncio.ensure_future(self._hurry.wait())
+        try:
+            either: set[asyncio.Future[Any]] = {task, hurry, exited}
+            await asyncio.wait(either, timeout=until.left, return_when=asyncio.FIRST_COMPLETED)
+            return task.result() if task.done() else None
+        finally:
+            hurry.cancel()
+            task.cancel()
 
     async def active_connections(self) -> int | None:
         """None when Envoy can't say: that counts as still busy, until the deadline."""

@@ -134,6 +134,17 @@ def test_bad_variables(agent: MakeAgent, fake_envoy: FakeEnvoy, env: dict[str, s
     assert message in refused(agent(env=env), fake_envoy)
 
 
+def test_a_bootstrap_that_only_envoy_can_refuse_is_a_settings_error(agent: MakeAgent, fake_envoy: FakeEnvoy) -> None:
+    fake_envoy.switch(exit_code=1, invalid="max_active_downstream_connections: wrong")
+    running = agent().start()
+    assert running.wait() == 255
+    line = "Error: Envoy refuses the bootstrap (exit code 1): error initializing configuration"
+    assert running.errors.startswith(line) and len(running.errors.splitlines()) == 1
+    assert "max_active_downstream_connections: wrong" in running.errors
+    assert len(fake_envoy.starts) == 1
+    assert running.left_behind() == []
+
+
 def test_bad_flags_end_before_anything_else(agent: MakeAgent, fake_envoy: FakeEnvoy) -> None:
     for flag, message in (
         ("--crashWindow=5", "'5' is not a duration: write a number with a unit"),

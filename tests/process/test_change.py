@@ -81,6 +81,17 @@ def test_what_can_not_change_while_the_agent_runs_is_refused(agent: MakeAgent, f
     assert running.stop() == 0
 
 
+def test_what_local_mode_reads_once_can_not_change(agent: MakeAgent, fake_envoy: FakeEnvoy) -> None:
+    running = agent().start().until_ready()
+    running.write_mesh(interceptionMode="NONE")
+    eventually(lambda: "interceptionMode can't change from REDIRECT" in running.fetch("/healthz/ready?verbose")[1])
+    running.ports = running.ports._replace(outbound=running.ports.outbound + 1)
+    running.write_mesh(interceptionMode=None)
+    eventually(lambda: "proxyListenPort, proxyInboundListenPort" in running.fetch("/healthz/ready?verbose")[1])
+    assert len(fake_envoy.starts) == 1
+    assert running.stop() == 0
+
+
 def test_a_crash_of_the_old_epoch_during_its_drain_harms_nothing(agent: MakeAgent, fake_envoy: FakeEnvoy) -> None:
     fake_envoy.sequence({"crash_after": 2}, {})
     running = agent().start().until_ready()

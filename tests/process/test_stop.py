@@ -118,6 +118,36 @@ def test_drain_keeps_listeners_open_and_is_not_repeated_by_the_stop(agent: MakeA
     assert fake_envoy.requests() == ["POST /drain_listeners?inboundonly&graceful&skip_exit"]
 
 
+def test_a_drain_is_the_envoys_own_and_not_of_the_next_one(agent: MakeAgent, fake_envoy: FakeEnvoy) -> None:
+    running = agent().start().until_ready()
+    assert running.fetch("/drain", method="POST") == (200, "OK")
+    os.kill(running.envoys()[0], signal.SIGKILL)
+    eventually(lambda: len(fake_envoy.starts) == 2)
+    running.until_ready()
+    assert running.stop() == 0
+    assert fake_envoy.requests()[1:] == ["POST /drain_listeners?inboundonly&graceful"]
+
+
+def test_a_drain_that_envoy_does_not_take_is_told(agent: MakeAgent, fake_envoy: FakeEnvoy) -> None:
+    fake_envoy.switch(hang_after=0.3)
+    running = agent("--terminationDeadline", "500ms").start().until_ready()
+    eventually(lambda: not _admin_answers(running))
+    status, body = running.fetch("/drain", method="POST")
+    assert status == 500 and body.startswith("drain failed: Envoy did not take the request")
+    assert running.stop() == 0
+
+
+def test_a_second_signal_is_not_held_up_by_a_silent_envoy(agent: MakeAgent, fake_envoy: FakeEnvoy) -> None:
+    fake_envoy.switch(hang_after=0.3)
+    running = agent("--terminationDeadline", "10m").start().until_ready()
+    eventually(lambda: not _admin_answers(running))
+    running.signal(signal.SIGTERM)
+    eventually(lambda: running.lines("shutdown begins"))
+    running.signal(signal.SIGTERM)
+    assert running.wait() == 0
+    assert running.lines("until: a second signal") and not running.lines("drain request failed")
+
+
 def test_envoy_dies_with_an_agent_that_is_killed(agent: MakeAgent) -> None:
     running = agent().start().until_ready()
     envoy = running.envoys()[0]
