@@ -159,7 +159,7 @@ def test_it_gets_exactly_the_environment_given() -> None:
     assert [each for each in errors.split("|") if not each.startswith("LC_CTYPE=")] == ["A=b c"]
 
 
-WHERE = "readlink /proc/$$/fd/0 /proc/$$/fd/1 >&2; true"
+WHERE = 'found=$(readlink /proc/$$/fd/0 /proc/$$/fd/1); echo "$found" >&2'
 
 
 def test_it_reads_nothing_and_its_output_is_the_agents() -> None:
