@@ -2,10 +2,13 @@
 
 import asyncio
 import shutil
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+import watchfiles
 
 from pilot_agent.files.watch import Chain, Subscription, Watcher, directory_and_links, link_chain
 from tests.support.eventually_async import eventually_async
@@ -140,44 +143,71 @@ def test_a_directory_and_the_links_in_it(root: Path) -> None:
 
 
 class Watched:
-    """How often each subscription was told."""
+    """A watcher at work on paths below `root`, and what it told.
 
-    def __init__(self) -> None:
-        self.told: dict[str, int] = {}
+    The watcher tells everybody once, a moment after each new watch; the bystander's path never changes, so what it is
+    told counts those. Once it has heard of the last watch, only a real event can tell anybody anything.
+    """
 
-    def subscription(self, name: str, *paths: Path) -> Subscription:
+    def __init__(self, root: Path, patch: pytest.MonkeyPatch) -> None:
+        self.root = root
+        self.told = {"bystander": 0}
+        self.paths: dict[str, list[Path]] = {"bystander": [root / "bystander"]}
+        self.watches: list[set[str]] = []
+        real = watchfiles.awatch
+
+        def noting(*directories: str, **options: Any) -> AsyncGenerator[Any, None]:
+            self.watches.append(set(directories))
+            return real(*directories, **options)
+
+        patch.setattr(watchfiles, "awatch", noting)
+
+    def watch(self, name: str, *paths: Path) -> None:
         self.told[name] = 0
-        return Subscription(name, lambda: paths, lambda: self._note(name))
+        self.paths[name] = list(paths)
 
-    def _note(self, name: str) -> None:
-        self.told[name] += 1
+    def _subscription(self, name: str) -> Subscription:
+        def changed() -> None:
+            self.told[name] += 1
+
+        return Subscription(name, lambda: self.paths[name], changed)
+
+    def _is_settled(self) -> bool:
+        chains = [link_chain(path) for paths in self.paths.values() for path in paths]
+        wanted = {str(directory) for chain in chains for directory in chain.directories}
+        return bool(self.watches) and self.watches[-1] == wanted and self.told["bystander"] == len(self.watches)
 
     async def until_told(self, name: str, change: Callable[[], object]) -> None:
-        """Returns when the subscription was told of `change`."""
+        """Returns when the subscription was told of `change` by an event, and everything is watched as it should."""
         before = self.told[name]
         change()
         await eventually_async(lambda: self.told[name] > before)
+        await eventually_async(self._is_settled)
+
+    def run(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Run `work` while the watcher does."""
+
+        async def run() -> None:
+            task = asyncio.create_task(Watcher(map(self._subscription, self.told)).run())
+            try:
+                await eventually_async(lambda: self._is_settled() or task.done())
+                assert not task.done(), task
+                await work()
+            finally:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+
+        asyncio.run(run())
 
 
-def watching(subscriptions: Sequence[Subscription], watched: Watched, work: Callable[[], Awaitable[None]]) -> None:
-    """Run `work` while a watcher runs, once it has told everybody for the first time."""
-
-    async def run() -> None:
-        task = asyncio.create_task(Watcher(subscriptions).run())
-        try:
-            await eventually_async(lambda: all(watched.told.values()) or task.done())
-            assert not task.done(), task
-            await work()
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-
-    asyncio.run(run())
+@pytest.fixture
+def watched(root: Path, monkeypatch: pytest.MonkeyPatch) -> Watched:
+    return Watched(root, monkeypatch)
 
 
-def test_a_file_is_created_changed_replaced_and_removed(root: Path) -> None:
-    watched, path = Watched(), root / "file"
-    subscriptions = [watched.subscription("file", path)]
+def test_a_file_is_created_changed_replaced_and_removed(root: Path, watched: Watched) -> None:
+    path = root / "file"
+    watched.watch("file", path)
 
     def replaced() -> None:
         (root / "draft").write_text("3")
@@ -190,31 +220,26 @@ def test_a_file_is_created_changed_replaced_and_removed(root: Path) -> None:
         await watched.until_told("file", path.unlink)
         await watched.until_told("file", lambda: path.write_text("4"))
 
-    watching(subscriptions, watched, work)
+    watched.run(work)
+    assert len(watched.watches) == 1, "none of this needs another watch"
 
 
-def test_every_swap_of_a_mounted_directory_is_seen(root: Path) -> None:
-    watched, mount = Watched(), Mount(root / "mount")
+def test_every_swap_of_a_mounted_directory_is_seen(root: Path, watched: Watched) -> None:
+    mount = Mount(root / "mount")
     mount.publish(mesh="0")
-    path = root / "mount" / "mesh"
-    seen: list[str] = []
-    subscription = Subscription("mesh", lambda: [path], lambda: seen.append(path.read_text()))
-    watched.told["mesh"] = 1
+    watched.watch("mesh", root / "mount" / "mesh")
 
     async def work() -> None:
-        await eventually_async(lambda: bool(seen))
         for number in range(1, 6):
-            mount.publish(mesh=str(number))
-            await eventually_async(lambda number=number: seen[-1] == str(number))  # type: ignore[misc]
+            await watched.until_told("mesh", partial(mount.publish, mesh=str(number)))
 
-    watching([subscription], watched, work)
-    assert list(dict.fromkeys(seen)) == ["0", "1", "2", "3", "4", "5"]
+    watched.run(work)
 
 
-def test_a_directory_is_removed_and_comes_back(root: Path) -> None:
-    watched, mesh = Watched(), root / "deep" / "mesh"
+def test_a_directory_is_removed_and_comes_back(root: Path, watched: Watched) -> None:
+    mesh = root / "deep" / "mesh"
     mesh.mkdir(parents=True)
-    subscriptions = [watched.subscription("mesh", mesh)]
+    watched.watch("mesh", mesh)
 
     async def work() -> None:
         await watched.until_told("mesh", (mesh / "one.yaml").touch)
@@ -225,64 +250,60 @@ def test_a_directory_is_removed_and_comes_back(root: Path) -> None:
         await watched.until_told("mesh", lambda: mesh.mkdir(parents=True))
         await watched.until_told("mesh", (mesh / "three.yaml").touch)
 
-    watching(subscriptions, watched, work)
+    watched.run(work)
 
 
-def test_a_path_that_does_not_exist_yet_is_followed_as_it_grows(root: Path) -> None:
-    watched, path = Watched(), root / "a" / "b" / "file"
-    subscriptions = [watched.subscription("file", path)]
+def test_a_path_that_does_not_exist_yet_is_followed_as_it_grows(root: Path, watched: Watched) -> None:
+    path = root / "a" / "b" / "file"
+    watched.watch("file", path)
 
     async def work() -> None:
         await watched.until_told("file", (root / "a").mkdir)
         await watched.until_told("file", (root / "a" / "b").mkdir)
         await watched.until_told("file", path.touch)
 
-    watching(subscriptions, watched, work)
+    watched.run(work)
 
 
-def test_only_the_subscription_whose_path_changed_is_told(root: Path) -> None:
-    watched = Watched()
+def test_only_the_subscription_whose_path_changed_is_told(root: Path, watched: Watched) -> None:
     (root / "mesh").mkdir()
-    for name in ("one", "two", "mesh/inner"):
+    for name in ("one", "two"):
         (root / name).touch()
-    subscriptions = [
-        watched.subscription("one", root / "one"),
-        watched.subscription("two", root / "two"),
-        watched.subscription("mesh", root / "mesh"),
-    ]
+    watched.watch("one", root / "one")
+    watched.watch("two", root / "two")
+    watched.watch("mesh", root / "mesh")
 
     async def work() -> None:
         before = dict(watched.told)
         await watched.until_told("one", lambda: (root / "one").write_text("x"))
+        assert watched.told["mesh"] == before["mesh"]
         await watched.until_told("mesh", (root / "mesh" / "new").touch)
         (root / "unwatched").touch()
-        await watched.until_told("one", lambda: (root / "one").write_text("y"))
+        await watched.until_told("mesh", (root / "mesh" / "newer").touch)
         assert watched.told["two"] == before["two"]
 
-    watching(subscriptions, watched, work)
+    watched.run(work)
 
 
-def test_a_new_path_of_a_subscription_is_watched_from_the_next_event_on(root: Path) -> None:
-    watched = Watched()
-    paths = [root / "one"]
-    watched.told["grows"] = 0
-    subscription = Subscription("grows", lambda: paths, lambda: watched._note("grows"))
+def test_a_new_path_of_a_subscription_is_watched_from_the_next_event_on(root: Path, watched: Watched) -> None:
     (root / "far").mkdir()
+    watched.watch("grows", root / "one")
 
     async def work() -> None:
-        paths.append(root / "far" / "file")
+        watched.paths["grows"].append(root / "far" / "file")
         await watched.until_told("grows", (root / "one").touch)
         await watched.until_told("grows", (root / "far" / "file").touch)
 
-    watching([subscription], watched, work)
+    watched.run(work)
 
 
 def test_a_watcher_ends_when_it_is_cancelled(root: Path) -> None:
-    watched = Watched()
+    told: list[str] = []
+    subscription = Subscription("file", lambda: [root / "file"], lambda: told.append("file"))
 
     async def run() -> None:
-        task = asyncio.create_task(Watcher([watched.subscription("file", root / "file")]).run())
-        await eventually_async(lambda: watched.told["file"] > 0)
+        task = asyncio.create_task(Watcher([subscription]).run())
+        await eventually_async(lambda: bool(told))
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
