@@ -32,7 +32,6 @@ class Owned:
         self.pid = self.popen.pid
         self.asked = 0
 
-    @property
     def code(self) -> int | None:
         return self.popen.returncode
 
@@ -67,7 +66,7 @@ def test_owners_get_the_exit_codes_and_orphans_are_counted(reaper: Reaper, log: 
     for pid in [*orphans, *(each.pid for each in owned)]:
         until_ended(pid)
     reaper.sweep()
-    assert [each.code for each in owned] == [5, 0, 7]
+    assert [each.code() for each in owned] == [5, 0, 7]
     assert reaper.reaped_orphans == 3
     assert not any(map(is_child, orphans))
     assert log.lines == ["debug reaped orphans"]
@@ -83,14 +82,14 @@ def test_what_runs_is_left_alone(reaper: Reaper) -> None:
     reaper.own(owned.pid, owned.collect)
     running = orphan("exec sleep 1000")
     reaper.sweep()
-    assert owned.code is None
+    assert owned.code() is None
     assert is_child(running)
     assert reaper.reaped_orphans == 0
     for pid in (owned.pid, running):
         os.kill(pid, signal.SIGKILL)
         until_ended(pid)
     reaper.sweep()
-    assert owned.code == -signal.SIGKILL
+    assert owned.code() == -signal.SIGKILL
     assert reaper.reaped_orphans == 1
 
 
@@ -117,7 +116,7 @@ def test_an_owned_child_that_ends_during_the_sweep_still_goes_to_its_owner(reape
     until_ended(orphan())
     reaper.sweep()
     assert asked == [False, True]
-    assert owned.code == 9
+    assert owned.code() == 9
     assert reaper.reaped_orphans == 1
 
 
