@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 from pilot_agent.errors import SettingsError
 from pilot_agent.node.podinfo import PodInfo
-from pilot_agent.settings.model import PROXY_CONFIG_FIELDS, ProxyConfig, Settings
-from pilot_agent.values import Duration, parse_bool
+from pilot_agent.settings.model import ProxyConfig, Settings
+from pilot_agent.settings.proto_json import proxy_config_json
+from pilot_agent.values import parse_bool
 
 APP_LABELS = ("app", "app.kubernetes.io/name", "service.istio.io/canonical-name")
 LOCALITY_LABELS = ("topology.istio.io/locality", "istio-locality")
@@ -125,20 +126,6 @@ def _own(settings: Settings, addresses: list[str]) -> dict[str, Any]:
         host = settings.proxy_config.discovery_address.host
         own["PILOT_SAN"] = ["istiod.istio-system.svc" if host == "localhost" else host]
     return own
-
-
-def proxy_config_json(config: ProxyConfig) -> dict[str, Any]:
-    """proto3 JSON of the ProxyConfig: camelCase, zero values left out, durations as `45s`, empty messages kept."""
-    shown: dict[str, Any] = {}
-    for name, value in config.values.items():
-        field = PROXY_CONFIG_FIELDS[name]
-        if field.kind == "message" or value not in ("", 0, None, [], {}, False):
-            shown[name] = str(value) if isinstance(value, Duration) else value
-        if field.kind == "enum" and field.choices and value == field.choices[0]:
-            shown.pop(name, None)  # the zero of the enum
-    if config.concurrency is not None:
-        shown["concurrency"] = config.concurrency  # a wrapper type: an explicit 0 says something
-    return shown
 
 
 def _take_locality(metadata: dict[str, Any]) -> dict[str, str]:

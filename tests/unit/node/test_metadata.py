@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from pilot_agent.errors import SettingsError
-from pilot_agent.node.metadata import BOOLEAN_KEYS, Node, build_node, cluster_name, proxy_config_json
+from pilot_agent.node.metadata import BOOLEAN_KEYS, Node, build_node, cluster_name
 from pilot_agent.node.podinfo import PodInfo
+from pilot_agent.settings.proto_json import proxy_config_json
 from tests.unit.settings.told import proxy_config, told
 
 NO_POD = PodInfo(None, None)
