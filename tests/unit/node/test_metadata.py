@@ -1,34 +1,19 @@
-"""The node as istiod sees it: how its metadata is put together, its locality, id and cluster."""
+"""The node as istiod sees it: how its metadata is put together, and its id."""
 
 import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pilot_agent.errors import SettingsError
-from pilot_agent.node.metadata import BOOLEAN_KEYS, Node, build_node, cluster_name
+from pilot_agent.node.keys import METADATA_KEYS
 from pilot_agent.node.podinfo import PodInfo
+from pilot_agent.node.surroundings import Platform, Surroundings
 from pilot_agent.settings.proto_json import proxy_config_json
-from tests.unit.settings.told import proxy_config, told
-
-NO_POD = PodInfo(None, None)
-ADDRESSES = ["10.1.2.3", "fd00::5"]
-
-
-def node(
-    config: dict[str, Any] | None = None,
-    pod: PodInfo = NO_POD,
-    addresses: list[str] | None = None,
-    env: dict[str, str] | None = None,
-    **flags: Any,
-) -> Node:
-    settings = told(config or {}, env=env, **flags)
-    return build_node(settings, pod, ADDRESSES if addresses is None else addresses, "9.8.7")
-
-
-def metadata(**env: str) -> dict[str, Any]:
-    return node(env=env).metadata
-
+from tests.unit.node.nodes import metadata, node
+from tests.unit.settings.told import proxy_config
 
 # Assembly
 
@@ -102,6 +87,14 @@ def test_addresses_are_told_once_each() -> None:
 
 def test_the_version_may_be_given() -> None:
     assert metadata(ISTIO_META_ISTIO_VERSION="1.2.3")["ISTIO_VERSION"] == "1.2.3"
+    assert metadata(ISTIO_META_ISTIO_VERSION="")["ISTIO_VERSION"] == "9.8.7"
+
+
+def test_what_the_agent_does_not_know_stays_as_it_was_told() -> None:
+    env = {"ISTIO_META_STS_PORT": "1", "ISTIO_META_INSTANCE_IPS": "1.1.1.1", "ISTIO_META_PILOT_SANS": "a"}
+    found = node({"controlPlaneAuthPolicy": "NONE"}, addresses=[], env=env).metadata
+    assert (found["STS_PORT"], found["INSTANCE_IPS"], found["PILOT_SANS"]) == ("1", "1.1.1.1", "a")
+    assert "PILOT_SAN" not in found
 
 
 def test_the_dns_proxy_is_told_unless_empty() -> None:
@@ -109,56 +102,19 @@ def test_the_dns_proxy_is_told_unless_empty() -> None:
     assert "DNS_PROXY_ADDR" not in metadata(DNS_PROXY_ADDR="")
 
 
-# Types
-
-
-@pytest.mark.parametrize("key", [key for key in BOOLEAN_KEYS if "EXIT_ON" not in key and "ENVOY_SKIP" not in key])
-def test_booleans_are_texts_in_any_spelling_of_true(key: str) -> None:
-    for word in ("1", "t", "True", "true"):
-        assert metadata(**{f"ISTIO_META_{key}": word})[key] == "true"
-    assert metadata(ISTIO_METAJSON_X=json.dumps({key: "T"}))[key] == "true"
-
-
-def test_a_false_boolean_shows_as_it_was_written() -> None:
-    assert metadata(ISTIO_META_ENABLE_HBONE="F")["ENABLE_HBONE"] == "F"
-
-
-@pytest.mark.parametrize("key", BOOLEAN_KEYS)
-@pytest.mark.parametrize("word", ["", "yes", "2"])
-def test_another_word_is_fatal(key: str, word: str) -> None:
-    with pytest.raises(SettingsError) as refused:
-        metadata(**{f"ISTIO_META_{key}": word})
-    assert str(refused.value) == f"ISTIO_META_{key}: {word!r} is not a boolean: write true or false"
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "error"),
-    [
-        ("ISTIO_META_LABELS", "x", "ISTIO_META_LABELS: 'x' is not an object: use ISTIO_METAJSON_LABELS"),
-        (
-            "ISTIO_META_PLATFORM_METADATA",
-            "",
-            "ISTIO_META_PLATFORM_METADATA: '' is not an object: use ISTIO_METAJSON_PLATFORM_METADATA",
-        ),
-        (
-            "ISTIO_META_ENVOY_STATUS_PORT",
-            "1",
-            "ISTIO_META_ENVOY_STATUS_PORT: '1' is not a number: set ENVOY_STATUS_PORT instead",
-        ),
-        ("ISTIO_METAJSON_X", "[1]", "ISTIO_METAJSON_X: '[1]' is not a JSON object"),
-        ("ISTIO_METAJSON_X", "{", "ISTIO_METAJSON_X: '{' is not JSON: "),
-        ("ISTIO_METAJSON_X", "", "ISTIO_METAJSON_X: '' is not JSON: "),
-    ],
-)
-def test_a_value_of_the_wrong_type_is_fatal_and_names_the_variable(name: str, value: str, error: str) -> None:
-    with pytest.raises(SettingsError) as refused:
-        metadata(**{name: value})
-    assert str(refused.value).startswith(error)
+# What the agent itself decides
 
 
 @pytest.mark.parametrize(("hbone", "discovery"), [("true", "true"), ("1", "true"), ("false", "false")])
 def test_metadata_discovery_follows_hbone_and_is_always_there(hbone: str, discovery: str) -> None:
     assert metadata(ISTIO_META_ENABLE_HBONE=hbone)["METADATA_DISCOVERY"] == discovery
+
+
+@pytest.mark.parametrize(("word", "discovery"), [("true", "true"), ("1", "true"), ("false", "false"), ("", "false")])
+@pytest.mark.parametrize("hbone", ["true", "false"])
+def test_peer_metadata_discovery_comes_over_hbone(word: str, discovery: str, hbone: str) -> None:
+    found = metadata(PEER_METADATA_DISCOVERY=word, ISTIO_META_ENABLE_HBONE=hbone)
+    assert found["METADATA_DISCOVERY"] == discovery
 
 
 def test_flags_that_are_off_are_not_told() -> None:
@@ -185,14 +141,34 @@ def test_the_name_the_control_plane_must_show(
     assert node(config, **flags).metadata.get("PILOT_SAN") == names
 
 
+# What is around
+
+
+def test_the_cloud_is_told() -> None:
+    found = node(around=Surroundings(Platform("gcp", metadata={"gcp_project": "shop"}))).metadata
+    assert found["PLATFORM_METADATA"] == {"gcp_project": "shop"}
+    assert "PLATFORM_METADATA" not in node(around=Surroundings(Platform("gcp"))).metadata
+
+
+@pytest.mark.parametrize("credential", [False, True])
+@pytest.mark.parametrize("workload", [False, True])
+def test_sockets_of_others_are_told(credential: bool, workload: bool) -> None:
+    around = Surroundings(has_credential_socket=credential, has_workload_sds=workload)
+    found = node(around=around, env={"ISTIO_METAJSON_X": '{"credential": 5}'}).metadata
+    assert found["credential"] == ("true" if credential else 5)
+    assert found.get("file-credential") == ("true" if workload else None)
+
+
 # Labels and annotations
 
 
 def test_labels_of_a_variable_show_up_three_times() -> None:
-    found = metadata(ISTIO_METAJSON_LABELS='{"app": "web", "replicas": 3}')
+    told_node = node(env={"ISTIO_METAJSON_LABELS": '{"app": "web", "replicas": 3}'})
+    found = told_node.metadata
     assert found["LABELS"] == {"app": "web", "replicas": ""}
     assert found["STATIC_LABELS"] == {"app": "web", "replicas": ""}
     assert (found["app"], found["replicas"]) == ("web", 3)
+    assert told_node.warnings == ("ISTIO_METAJSON_LABELS: replicas: 3 is not a text: the label is empty",)
 
 
 def test_the_pods_labels_come_over_those_of_the_variable() -> None:
@@ -209,29 +185,10 @@ def test_only_the_variable_called_labels_makes_labels() -> None:
     assert "LABELS" not in found
 
 
-# Locality
-
-
-@pytest.mark.parametrize(
-    ("labels", "locality", "text"),
-    [
-        ({"istio-locality": "r.z.s"}, {"region": "r", "zone": "z", "sub_zone": "s"}, "r/z/s"),
-        ({"istio-locality": "r/z.1/s"}, {"region": "r", "zone": "z.1", "sub_zone": "s"}, "r/z.1/s"),
-        ({"topology.istio.io/locality": "a.b", "istio-locality": "c.d"}, {"region": "a", "zone": "b"}, "a/b"),
-        ({"istio-locality": "r"}, {"region": "r"}, "r"),
-        ({"istio-locality": "r//s"}, {"region": "r", "sub_zone": "s"}, "r//s"),
-        ({"istio-locality": "r/z/s/more"}, {"region": "r", "zone": "z", "sub_zone": "s"}, "r/z/s/more"),
-        ({"istio-locality": ""}, {}, ""),
-        ({"app": "x"}, {}, None),
-    ],
-)
-def test_locality(labels: dict[str, str], locality: dict[str, str], text: str | None) -> None:
-    found = node(pod=PodInfo(labels, None))
-    assert found.locality == locality
-    assert found.metadata["LABELS"].get("istio-locality") == text
-    assert {key: value for key, value in found.metadata["LABELS"].items() if key != "istio-locality"} == {
-        key: value for key, value in labels.items() if key != "istio-locality"
-    }
+def test_annotations_come_from_the_file_only() -> None:
+    found = metadata(ISTIO_METAJSON_ANNOTATIONS='{"note": "text"}')
+    assert found["note"] == "text"
+    assert "ANNOTATIONS" not in found
 
 
 # Id
@@ -255,50 +212,64 @@ def test_node_id(env: dict[str, str], flags: dict[str, Any], addresses: list[str
     assert node(env=env, addresses=addresses, **flags).id == expected
 
 
-# Cluster
+# Whatever was told
 
 
-@pytest.mark.parametrize(
-    ("config", "facts", "expected"),
-    [
-        ({}, {}, "istio-proxy"),
-        ({}, {"NAMESPACE": "ns"}, "istio-proxy.ns"),
-        ({}, {"NAMESPACE": "ns", "WORKLOAD_NAME": "w"}, "w.ns"),
-        ({}, {"NAMESPACE": "ns", "WORKLOAD_NAME": "w", "LABELS": {"app": "a"}}, "a.ns"),
-        ({}, {"LABELS": {"app": "z"}}, "z."),
-        ({}, {"NAMESPACE": "ns", "LABELS": {"app.kubernetes.io/name": "k", "app": ""}}, "k.ns"),
-        ({}, {"NAMESPACE": "ns", "LABELS": {"service.istio.io/canonical-name": "c"}}, "c.ns"),
-        (
-            {},
-            {"NAMESPACE": "ns", "LABELS": {"service.istio.io/canonical-name": "c", "app.kubernetes.io/name": "k"}},
-            "k.ns",
-        ),
-        ({"serviceCluster": "mine"}, {"NAMESPACE": "ns", "LABELS": {"app": "a"}}, "mine"),
-        ({"tracingServiceName": "APP_LABEL_AND_NAMESPACE"}, {"NAMESPACE": "ns", "LABELS": {"app": "a"}}, "a.ns"),
-        ({"tracingServiceName": "APP_LABEL_AND_NAMESPACE"}, {"NAMESPACE": "ns"}, "istio-proxy.ns"),
-        (
-            {"tracingServiceName": "CANONICAL_NAME_ONLY"},
-            {"NAMESPACE": "ns", "LABELS": {"app": "a", "service.istio.io/canonical-name": "c"}},
-            "c",
-        ),
-        ({"tracingServiceName": "CANONICAL_NAME_ONLY"}, {"NAMESPACE": "ns", "WORKLOAD_NAME": "w"}, "w"),
-        ({"tracingServiceName": "CANONICAL_NAME_ONLY"}, {"NAMESPACE": "ns"}, "istio-proxy.ns"),
-        (
-            {"tracingServiceName": "CANONICAL_NAME_AND_NAMESPACE"},
-            {"NAMESPACE": "ns", "LABELS": {"app": "a", "app.kubernetes.io/name": "k"}},
-            "k.ns",
-        ),
-        ({"tracingServiceName": "CANONICAL_NAME_AND_NAMESPACE"}, {"NAMESPACE": "ns"}, "istio-proxy.ns"),
-        ({"tracingServiceName": "CANONICAL_NAME_AND_NAMESPACE"}, {"LABELS": {"app": "a"}}, "a"),
-    ],
+@pytest.mark.parametrize("text", ["", "{", "[1]", "null", '{"a": NaN}', '{"a": 1e999}', "[" * 100_000])
+def test_json_that_is_no_object_is_ignored_with_a_warning(text: str) -> None:
+    found = node(env={"ISTIO_METAJSON_X": text})
+    assert found.metadata == metadata()
+    (warning,) = found.warnings
+    assert warning.startswith("ISTIO_METAJSON_X is ignored: ")
+    assert "is not a JSON object" in warning
+    assert len(warning) < 300
+
+
+def test_an_instance_ip_that_is_none_is_a_warning() -> None:
+    assert node(env={"INSTANCE_IP": "web-0"}).warnings == ("INSTANCE_IP is ignored: 'web-0' is not an IP address",)
+    assert node(env={"INSTANCE_IP": "10.1.2.3"}).warnings == ()
+
+
+def test_bytes_that_are_no_text_become_replacement_characters() -> None:
+    """Envoy refuses a bootstrap with half a surrogate pair in it."""
+    env = {"POD_NAME": "a\udcffb", "ISTIO_META_A": "\udc80", "ISTIO_METAJSON_X": r'{"b\ud83d\ude00": ["\ud800"]}'}
+    found = node(env=env)
+    assert found.id == "sidecar~10.1.2.3~a\ufffdb.~.svc.cluster.local"
+    assert found.metadata["NAME"] == "a\ufffdb"
+    assert (found.metadata["A"], found.metadata["b\U0001f600"]) == ("\ufffd", ["\ufffd"])
+
+
+ANY_TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=()), max_size=12)
+ANY_KEY = st.sampled_from([key.name for key in METADATA_KEYS]) | ANY_TEXT
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | ANY_TEXT,
+    lambda items: st.lists(items, max_size=3) | st.dictionaries(ANY_KEY, items, max_size=3),
+    max_leaves=6,
+).map(json.dumps)
+ANY_VALUE = ANY_JSON | ANY_TEXT | st.sampled_from(["true", "0", "10.1.2.3", "[]"])
+ANY_NAME = (
+    ANY_KEY.map("ISTIO_META_{}".format)
+    | ANY_TEXT.map("ISTIO_METAJSON_{}".format)
+    | st.just("ISTIO_METAJSON_LABELS")
+    | st.sampled_from(["POD_NAME", "POD_NAMESPACE", "INSTANCE_IP", "SERVICE_ACCOUNT", "WORKLOAD_IDENTITY_SOCKET_FILE"])
 )
-def test_cluster(config: dict[str, Any], facts: dict[str, Any], expected: str) -> None:
-    assert cluster_name(proxy_config(**config), facts) == expected
+ANY_MAP = st.dictionaries(st.sampled_from(["app", "istio-locality"]) | ANY_TEXT, ANY_TEXT, max_size=3)
 
 
-def test_the_nodes_cluster_comes_from_its_own_metadata() -> None:
-    found = node(pod=PodInfo({"app": "web"}, None), env={"POD_NAMESPACE": "shop"})
-    assert found.cluster == "web.shop"
+@given(st.dictionaries(ANY_NAME, ANY_VALUE, max_size=4), ANY_MAP | st.none(), ANY_MAP, ANY_MAP)
+def test_whatever_was_told_makes_json_in_order_or_a_settings_error(
+    env: dict[str, str], labels: dict[str, str] | None, annotations: dict[str, str], told_metadata: dict[str, str]
+) -> None:
+    config = {"proxyMetadata": {f"ISTIO_META_{key}": text for key, text in told_metadata.items()}}
+    try:
+        found = node(config, PodInfo(labels, annotations), env=env)
+    except SettingsError as error:
+        assert "\n" not in str(error)
+        return
+    assert list(found.metadata) == sorted(found.metadata)
+    document = json.dumps(found._asdict(), allow_nan=False, ensure_ascii=False)
+    assert json.loads(document.encode("utf-8"))["metadata"] == found.metadata
+    assert all("\n" not in warning for warning in found.warnings)
 
 
 # The ProxyConfig in the metadata
