@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import local, scrape
+from bench import commands, local, scrape
 from tests.support.envoy_binary import find_envoy_binary
 
 RESULTS = Path(__file__).parent / "results"
@@ -24,6 +24,7 @@ def main() -> int:
         return 1
     figures: dict[str, float] = {}
     measures: tuple[tuple[str, Callable[[], dict[str, float]]], ...] = (
+        ("the small commands, and what a start costs", lambda: commands.run(arguments.rounds)),
         ("starts and restarts, with Envoy alone in turn", lambda: local.starts(binary, arguments.rounds)),
         ("memory, and a changed file", lambda: local.memory_and_change(binary)),
         ("orphans as PID 1", lambda: local.orphans(binary) if os.geteuid() == 0 else {}),

@@ -72,9 +72,21 @@ class Log:
         self._callers = frozenset(filter(None, options.callers.split(",")))
         self._descriptors = [_open_target(target) for target in options.targets]
         self.lost_lines = 0
+        self._scopes: dict[str, Scope] = {}
 
     def scope(self, name: str = "default") -> "Scope":
-        return Scope(self, name, self._levels.get(name, self._levels["default"]))
+        if name not in self._scopes:
+            self._scopes[name] = Scope(self, name, self._level_of(name))
+        return self._scopes[name]
+
+    def set_levels(self, levels: str, what: str) -> None:
+        """Other levels from now on, in every scope. Raises SettingsError naming `what` for an unknown one."""
+        self._levels = _effective(levels, what, DEFAULT_LEVELS, Level.info)
+        for name, scope in self._scopes.items():
+            scope.level = self._level_of(name)
+
+    def _level_of(self, scope: str) -> Level:
+        return self._levels.get(scope, self._levels["default"])
 
     def write(self, line: bytes) -> None:
         """Send one finished line (with its newline) to every target."""
@@ -117,29 +129,29 @@ class Scope:
     """The log of one component. Labels are printed `key=value` after the message, or as keys of the JSON object."""
 
     def __init__(self, log: Log, name: str, level: Level) -> None:
-        self._log, self._name, self._level = log, name, level
+        self._log, self._name, self.level = log, name, level
 
     def is_enabled(self, level: Level) -> bool:
-        return level <= self._level
+        return level <= self.level
 
     def at(self, level: Level, message: str, **labels: object) -> None:
-        if level <= self._level:
+        if level <= self.level:
             self._log.emit(self._name, level, message, labels)
 
     def debug(self, message: str, **labels: object) -> None:
-        if self._level >= Level.debug:
+        if self.level >= Level.debug:
             self._log.emit(self._name, Level.debug, message, labels)
 
     def info(self, message: str, **labels: object) -> None:
-        if self._level >= Level.info:
+        if self.level >= Level.info:
             self._log.emit(self._name, Level.info, message, labels)
 
     def warn(self, message: str, **labels: object) -> None:
-        if self._level >= Level.warn:
+        if self.level >= Level.warn:
             self._log.emit(self._name, Level.warn, message, labels)
 
     def error(self, message: str, **labels: object) -> None:
-        if self._level >= Level.error:
+        if self.level >= Level.error:
             self._log.emit(self._name, Level.error, message, labels)
 
 

@@ -17,6 +17,8 @@ from markupsafe import Markup
 
 from pilot_agent.errors import TemplateError
 
+YAML_TEMPLATES = (".yaml", ".yaml.j2", ".yaml.tmpl")
+
 
 def _refuse(value: object) -> object:
     if isinstance(value, jinja2.Undefined):
@@ -110,7 +112,9 @@ class Renderer:
             self._environment.get_template(str(path.relative_to(self._root)))
 
     def render(self, name: str, variables: Mapping[str, object]) -> Any:
-        """Render the template `name` (relative to the shipped ones, or an absolute path) and parse it as JSON.
+        """Render the template `name` (relative to the shipped ones, or an absolute path) and parse the result.
+
+        It is JSON, or YAML where the name says so (`YAML_TEMPLATES`); what `tojson` prints is both.
 
         Raises TemplateError with file, line and reason.
         """
@@ -123,6 +127,8 @@ class Renderer:
         except Exception as error:  # noqa: BLE001 - a template may raise anything: it runs what its author wrote
             line = _line_in(error, self._path(name))
             raise TemplateError(f"template {self._path(name)}{line}: {error}") from None
+        if name.endswith(YAML_TEMPLATES):
+            return _parsed_yaml(text, self._path(name))
         try:
             return json.loads(text)
         except ValueError as error:
@@ -140,6 +146,18 @@ class Renderer:
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             raise jinja2.TemplateNotFound(str(path), f"can't be read: {reason}") from None
+
+
+def _parsed_yaml(text: str, path: Path) -> Any:
+    import yaml
+
+    try:
+        document = yaml.safe_load(text)
+        json.dumps(document)  # what becomes JSON may hold no dates, and no keys but texts
+    except (yaml.YAMLError, TypeError, ValueError) as error:
+        words = " ".join(str(error).split())
+        raise TemplateError(f"template {path}: the result is not YAML that JSON can say: {words}") from None
+    return document
 
 
 def _line_in(error: Exception, path: Path) -> str:

@@ -3,7 +3,7 @@
 import os
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +14,15 @@ from pilot_agent.settings.model import ProxyConfig, ProxyFlags, Settings
 IMAGE_BINARY = Path("/usr/local/bin/envoy")
 PACKAGED_BINARY = Path("envoy/_bin/envoy")
 
+ISTIO_PROXY_USER = 1337
+FIPS_POLICIES = ("fips-140-2", "fips-140-3")
+FIPS_CIPHER_SUITES = (
+    "ECDHE-ECDSA-AES128-GCM-SHA256",
+    "ECDHE-RSA-AES128-GCM-SHA256",
+    "ECDHE-ECDSA-AES256-GCM-SHA384",
+    "ECDHE-RSA-AES256-GCM-SHA384",
+)
+
 PARENT_SHUTDOWN_MARGIN_S = 2
 """The old epoch must outlive its drain, or Envoy cuts the connections it was draining."""
 
@@ -21,6 +30,14 @@ PARENT_SHUTDOWN_MARGIN_S = 2
 class LogLevel(NamedTuple):
     general: str
     components: str
+
+
+class Launch(NamedTuple):
+    """How Envoy is started, but for its epoch. `user` is a uid (and gid) other than the agent's own, or None."""
+
+    argv: list[str]
+    variables: Mapping[str, str]
+    user: int | None = None
 
 
 def find_binary(config: ProxyConfig, search_path: Iterable[str] | None = None) -> Path:
@@ -60,8 +77,10 @@ def log_level(flags: ProxyFlags) -> LogLevel:
     return LogLevel(plain[-1] if plain else "", ",".join(scoped) or flags.proxy_component_log_level)
 
 
-def base_arguments(settings: Settings, config_file: Path, addresses: Iterable[str]) -> list[str]:
-    """Everything but the binary and the epoch: what a change of settings is compared by."""
+def base_arguments(
+    settings: Settings, config_file: Path, addresses: Iterable[str], override: str | None = None
+) -> list[str]:
+    """Everything but the binary and the epoch: what a change of settings is compared by. `override` is JSON."""
     config, environment = settings.proxy_config, settings.environment
     level = log_level(settings.flags)
     arguments = ["-c", str(config_file), "--drain-time-s", str(int(config.drain_duration.seconds))]
@@ -79,9 +98,24 @@ def base_arguments(settings: Settings, config_file: Path, addresses: Iterable[st
         arguments += ["--skip-deprecated-logs"]
     if environment.flag("ISTIO_ENVOY_ENABLE_CORE_DUMP"):
         arguments += ["--enable-core-dump"]
-    if config.concurrency:
+    if override is not None:
+        arguments += ["--config-yaml", override]
+    if config.concurrency and config.concurrency > 0:
         arguments += ["--concurrency", str(config.concurrency)]
     return arguments
+
+
+def envoy_variables(settings: Settings, variables: Mapping[str, str]) -> Mapping[str, str]:
+    """Envoy's environment: the agent's own, and what a compliance policy asks of gRPC's TLS."""
+    if settings.environment.text("COMPLIANCE_POLICY") not in FIPS_POLICIES:
+        return variables
+    return {**variables, "GRPC_SSL_CIPHER_SUITES": ":".join(FIPS_CIPHER_SUITES)}
+
+
+def envoy_user(settings: Settings, uid: int) -> int | None:
+    """1337 where the agent runs as root to serve DNS on port 53 itself: interception lets that user's traffic pass."""
+    is_dns_server = settings.environment.text("DNS_PROXY_ADDR").endswith(":53")
+    return ISTIO_PROXY_USER if uid == 0 and is_dns_server else None
 
 
 def epoch_arguments(epoch: Epoch, base_id_path: Path, drain_seconds: int) -> list[str]:

@@ -8,12 +8,11 @@ import ctypes
 import os
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from pilot_agent.clock import Clock
-from pilot_agent.envoy.command import epoch_arguments
+from pilot_agent.envoy.command import Launch, epoch_arguments
 from pilot_agent.envoy.epoch import Epoch
 from pilot_agent.errors import EXIT_SIGNAL_BASE, SettingsError
 
@@ -53,15 +52,13 @@ def _signal_name(number: int) -> str:
 class Child:
     """A running child. Whoever spawns it owns it: `poll` is the only thing that reaps it."""
 
-    def __init__(
-        self, argv: Sequence[str], environment: Mapping[str, str], clock: Clock, *, is_quiet: bool = False
-    ) -> None:
-        """Spawn `argv` with standard error as a pipe (`stderr_fd`), standard output inherited, or
+    def __init__(self, launch: Launch, clock: Clock, *, is_quiet: bool = False) -> None:
+        """Spawn what `launch` says, with standard error as a pipe (`stderr_fd`), standard output inherited, or
         thrown away when `is_quiet`.
 
         Raises SettingsError when the binary can't be executed.
         """
-        self.argv = list(argv)
+        self.argv = list(launch.argv)
         self._clock = clock
         self.started_at = clock.monotonic()
         self._facts: ExitFacts | None = None
@@ -76,15 +73,18 @@ class Child:
         try:
             self._popen = subprocess.Popen(
                 self.argv,
-                env=dict(environment),
+                env=dict(launch.variables),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL if is_quiet else None,
                 stderr=subprocess.PIPE,
                 process_group=0,
+                user=launch.user,
+                group=launch.user,
+                extra_groups=None if launch.user is None else [],
                 preexec_fn=die_with_parent,  # noqa: PLW1509 - two system calls, no lock taken
             )
         except OSError as error:
-            raise SettingsError(f"{argv[0]} can't be executed: {error.strerror}") from None
+            raise SettingsError(f"{self.argv[0]} can't be executed: {error.strerror}") from None
         self.pid = self._popen.pid
 
     @property
@@ -127,13 +127,11 @@ class Child:
                 pass
 
 
-def spawn(
-    argv: list[str],
-    variables: Mapping[str, str],
-    epoch: Epoch,
-    drain_seconds: int,
-    base_id_path: Path,
-    clock: Clock,
-) -> Child:
+def spawn(launch: Launch, epoch: Epoch, drain_seconds: int, base_id_path: Path, clock: Clock) -> Child:
     """Start Envoy as `epoch`. Raises SettingsError when the binary can't be executed."""
-    return Child([*argv, *epoch_arguments(epoch, base_id_path, drain_seconds)], variables, clock)
+    if launch.user is not None and not base_id_path.exists():
+        # Envoy writes its base-id there, into a directory of the agent's.
+        base_id_path.touch()
+        os.chown(base_id_path, launch.user, launch.user)
+    argv = [*launch.argv, *epoch_arguments(epoch, base_id_path, drain_seconds)]
+    return Child(launch._replace(argv=argv), clock)

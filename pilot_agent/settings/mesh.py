@@ -1,18 +1,20 @@
-"""Reading one ProxyConfig document and laying it over what is below it, field by field.
+"""Parsing a ProxyConfig document, and laying it over what is below it, field by field.
 
-Istio's rules: a layer replaces whole fields, except `proxyMetadata` (by key) and `proxyHeaders` (by sub-field); null
-leaves a field alone; names in camelCase or snake_case; unknown fields are warnings.
+Istio's rules: a layer replaces whole fields, except `proxyMetadata` (by key) and some of `proxyHeaders`; null leaves a
+field alone. What a replaced message loses is a warning; --deepMerge merges messages instead.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pilot_agent.errors import SettingsError
-from pilot_agent.settings.model import PROXY_CONFIG_FIELDS, Field, ProxyConfig
-from pilot_agent.values import Duration
+from pilot_agent.settings.model import ProxyConfig
+from pilot_agent.settings.reading import Reader, camel_case
+from pilot_agent.settings.schema import PROXY_CONFIG_FIELDS
 
-MERGED_BY_KEY = ("proxyMetadata", "proxyHeaders")
+KEPT_HEADERS = ("forwardedClientCert", "requestId", "attemptCount", "server", "envoyDebugHeaders")
+"""Fields of proxyHeaders that a layer without them leaves as they were."""
 
 
 def parse_document(text: str, where: str) -> dict[str, Any]:
@@ -52,124 +54,78 @@ def _one_line(error: Exception) -> str:
 class Layers:
     """ProxyConfig under construction: starts with the defaults, takes layers from low to high."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_deep: bool = False) -> None:
         self.warnings: list[str] = []
+        self._is_deep = is_deep
         self._values = {name: field.default for name, field in PROXY_CONFIG_FIELDS.items() if field.default is not None}
         self._sources: dict[str, str] = {}
 
     def add(self, document: Mapping[str, Any], source: str) -> None:
         """Lay `document` over what is there. Raises SettingsError for a value of the wrong type."""
+        reader = Reader(source, self.warnings)
         for key, value in document.items():
-            field = self._field(key, source)
-            if field is not None and value is not None:
-                self.set(field.name, read_value(field, value, source), source)
+            field = PROXY_CONFIG_FIELDS.get(camel_case(key))
+            if field is None:
+                reader.unknown(key, PROXY_CONFIG_FIELDS)
+            elif value is not None:
+                self.set(field.name, reader.value(field, value), source)
 
-    def set(self, name: str, value: object, source: str) -> None:
-        if name in MERGED_BY_KEY and isinstance(value, dict):
-            value = {**self._values.get(name, {}), **value}
+    def set(self, name: str, value: Any, source: str) -> None:
         if name == "tracingServiceName":
             self._values["serviceCluster"] = ""  # one-of: the later of the two counts
         if name == "serviceCluster":
             self._values.pop("tracingServiceName", None)
+        before = self._values.get(name)
+        if name == "proxyMetadata":
+            self._sources |= {f"{name}.{key}": source for key in value}
+        if isinstance(before, dict) and isinstance(value, dict):
+            value = self._merged(name, before, value, source)
         self._values[name] = value
         self._sources[name] = source
 
+    def _merged(self, name: str, before: dict[str, Any], value: dict[str, Any], source: str) -> dict[str, Any]:
+        if name == "proxyMetadata":
+            return {**before, **value}
+        is_message = PROXY_CONFIG_FIELDS[name].kind == "message"
+        if is_message and self._is_deep:
+            return _deeply(before, value)
+        if name == "proxyHeaders":
+            value = {**{key: before[key] for key in KEPT_HEADERS if key in before}, **value}
+        lost = [path for path in _leaves(before) if not _has(value, path)] if is_message else []
+        if lost:
+            self.warnings.append(
+                f"{source}: {name} replaces the one of {self._sources[name]}: {', '.join(map('.'.join, lost))} "
+                f"{'is' if len(lost) == 1 else 'are'} lost; --deepMerge keeps what a layer does not name"
+            )
+        return value
+
     def result(self) -> ProxyConfig:
-        return ProxyConfig(self._values, {name: self._sources.get(name, "default") for name in self._values})
-
-    def _field(self, key: str, source: str) -> Field | None:
-        name = camel_case(key)
-        field = PROXY_CONFIG_FIELDS.get(name)
-        if field is None:
-            self.warnings.append(f"{source}: unknown ProxyConfig field {key!r} is ignored{nearest(name)}")
-        return field
+        dotted = {name: source for name, source in self._sources.items() if "." in name}
+        return ProxyConfig(
+            self._values, {**{name: self._sources.get(name, "default") for name in self._values}, **dotted}
+        )
 
 
-def nearest(name: str, known: Mapping[str, object] = PROXY_CONFIG_FIELDS) -> str:
-    """`; did you mean X?` where a known name is close to `name`, else nothing."""
-    import difflib
-
-    matches = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    return f"; did you mean {matches[0]}?" if matches else ""
-
-
-def camel_case(name: str) -> str:
-    first, *rest = name.split("_")
-    return first + "".join(part[:1].upper() + part[1:] for part in rest)
-
-
-def read_value(field: Field, value: object, source: str) -> object:
-    """`value` as the field's type. Raises SettingsError naming source, field and value."""
-    try:
-        return _READERS[field.kind](field, value)
-    except ValueError as error:
-        raise SettingsError(f"{source}: {field.name}: {error}") from None
-
-
-def _text(_: Field, value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{value!r} is not a text: put it in quotes")
-    return value
-
-
-def _integer(_: Field, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        raise ValueError(f"{value!r} is not an integer")
-    try:
-        return int(value)
-    except ValueError:
-        raise ValueError(f"{value!r} is not an integer") from None
-
-
-def _boolean(_: Field, value: object) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError(f"{value!r} is not a boolean: write true or false")
-    return value
-
-
-def _duration(_: Field, value: object) -> Duration:
-    if not isinstance(value, str):
-        raise ValueError(f"{value!r} is not a duration: write a number with a unit in quotes, such as 5s")
-    return Duration.parse(value)
-
-
-def _enum(field: Field, value: object) -> str:
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(field.choices):
-        return field.choices[value]
-    if value not in field.choices:
-        raise ValueError(f"{value!r} is unknown; use one of {', '.join(field.choices)}")
-    return str(value)
-
-
-def _map(_: Field, value: object) -> dict[str, str]:
-    if not isinstance(value, dict):
-        raise ValueError(f"{value!r} is not a mapping")
+def _deeply(before: Mapping[str, Any], value: Mapping[str, Any]) -> dict[str, Any]:
+    """Messages merged field by field, all the way down; lists and everything else are replaced."""
+    merged = dict(before)
     for key, item in value.items():
-        if not isinstance(item, str):
-            shown = str(item).lower() if isinstance(item, bool) else item
-            raise ValueError(f"value {shown} of {key!r} is not a text: put it in quotes")
-    return {str(key).lower() if isinstance(key, bool) else str(key): item for key, item in value.items()}
+        old = merged.get(key)
+        merged[key] = _deeply(old, item) if isinstance(old, dict) and isinstance(item, dict) else item
+    return merged
 
 
-def _list(_: Field, value: object) -> list[str]:
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise ValueError(f"{value!r} is not a list of texts")
-    return value
+def _leaves(message: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for key, value in message.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, (*path, key))
+        else:
+            yield (*path, key)
 
 
-def _message(_: Field, value: object) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise ValueError(f"{value!r} is not a mapping")
-    return value
-
-
-_READERS = {
-    "text": _text,
-    "integer": _integer,
-    "boolean": _boolean,
-    "duration": _duration,
-    "enum": _enum,
-    "map": _map,
-    "list": _list,
-    "message": _message,
-}
+def _has(message: Any, path: tuple[str, ...]) -> bool:
+    for key in path:
+        if not isinstance(message, dict) or key not in message:
+            return False
+        message = message[key]
+    return True

@@ -10,63 +10,6 @@ from pilot_agent.settings.environment import Environment
 from pilot_agent.values import Duration, HostPort
 
 
-class Field(NamedTuple):
-    """One field of ProxyConfig. `kind` says how a document's value is read (`mesh.py`); None means unset."""
-
-    name: str
-    kind: str
-    default: Any = None
-    choices: tuple[str, ...] = ()
-
-
-TRACING_SERVICE_NAMES = ("APP_LABEL_AND_NAMESPACE", "CANONICAL_NAME_ONLY", "CANONICAL_NAME_AND_NAMESPACE")
-INTERCEPTION_MODES = ("REDIRECT", "TPROXY", "NONE")
-AUTH_POLICIES = ("NONE", "MUTUAL_TLS")
-
-PROXY_CONFIG_FIELDS = {
-    field.name: field
-    for field in (
-        Field("configPath", "text", "./etc/istio/proxy"),
-        Field("binaryPath", "text", "/usr/local/bin/envoy"),
-        Field("serviceCluster", "text", "istio-proxy"),
-        Field("tracingServiceName", "enum", None, TRACING_SERVICE_NAMES),
-        Field("drainDuration", "duration", Duration.parse("45s")),
-        Field("terminationDrainDuration", "duration", Duration.parse("5s")),
-        Field("discoveryAddress", "text", "istiod.istio-system.svc:15012"),
-        Field("statsdUdpAddress", "text"),
-        Field("zipkinAddress", "text"),
-        Field("proxyAdminPort", "integer", 15000),
-        Field("controlPlaneAuthPolicy", "enum", "MUTUAL_TLS", AUTH_POLICIES),
-        Field("customConfigFile", "text"),
-        Field("statNameLength", "integer", 189),
-        Field("concurrency", "integer"),
-        Field("proxyBootstrapTemplatePath", "text"),
-        Field("interceptionMode", "enum", "REDIRECT", INTERCEPTION_MODES),
-        Field("tracing", "message"),
-        Field("envoyAccessLogService", "message"),
-        Field("envoyMetricsService", "message"),
-        Field("proxyMetadata", "map"),
-        Field("runtimeValues", "map"),
-        Field("statusPort", "integer", 15020),
-        Field("extraStatTags", "list"),
-        Field("gatewayTopology", "message"),
-        Field("availabilityZone", "text"),
-        Field("meshId", "text"),
-        Field("readinessProbe", "message"),
-        Field("proxyStatsMatcher", "message"),
-        Field("holdApplicationUntilProxyStarts", "boolean"),
-        Field("caCertificatesPem", "list"),
-        Field("image", "message"),
-        Field("privateKeyProvider", "message"),
-        Field("proxyHeaders", "message"),
-        Field("connectionSettings", "message"),
-        Field("fileFlushInterval", "duration"),
-        Field("fileFlushMinSizeKb", "integer"),
-        Field("statsCompression", "boolean"),
-    )
-}
-
-
 class ProxyConfig:
     """Istio's ProxyConfig as resolved. `values` and `sources` are keyed by the documented camelCase names."""
 
@@ -158,6 +101,18 @@ class ProxyConfig:
         return self.values.get("extraStatTags") or []
 
     @property
+    def tracing(self) -> dict[str, Any]:
+        return self.values.get("tracing") or {}
+
+    @property
+    def connection_settings(self) -> dict[str, Any]:
+        return self.values.get("connectionSettings") or {}
+
+    @property
+    def statsd_udp_address(self) -> str:
+        return self.values.get("statsdUdpAddress") or ""
+
+    @property
     def stats_matcher(self) -> dict[str, list[str]]:
         return self.values.get("proxyStatsMatcher") or {}
 
@@ -187,6 +142,8 @@ class ProxyFlags(NamedTuple):
     pre_drain_delay: Duration = Duration(0)
     termination_deadline: Duration = Duration(0)
     subreaper: bool = False
+    stock_envoy: str = "auto"
+    deep_merge: bool = False
 
 
 class MeshSettings(NamedTuple):

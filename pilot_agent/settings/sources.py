@@ -3,10 +3,12 @@
 `load` is called at start and again for every change of a watched file; it reads only what it is given paths of.
 """
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pilot_agent.errors import SettingsError
+from pilot_agent.settings.advice import advice
 from pilot_agent.settings.check import check
 from pilot_agent.settings.environment import Environment
 from pilot_agent.settings.mesh import Layers, parse_document
@@ -20,23 +22,37 @@ DISCOVERY_ANNOTATION = "sidecar.istio.io/discoveryAddress"
 STATUS_PORT_ANNOTATION = "status.sidecar.istio.io/port"
 
 
+def nothing_limits() -> tuple[int, str] | None:
+    """The CPU allowance where nothing is known of it."""
+    return None
+
+
 def load(
-    flags: ProxyFlags, variables: Mapping[str, str], annotations: Mapping[str, str], *, log_as_json: bool = False
+    flags: ProxyFlags,
+    variables: Mapping[str, str],
+    annotations: Mapping[str, str],
+    *,
+    log_as_json: bool = False,
+    cpu_allowance: Callable[[], tuple[int, str] | None] = nothing_limits,
 ) -> Settings:
-    """The effective settings. Raises SettingsError with one line that names the source, the field and the value."""
+    """The effective settings. Raises SettingsError with one line that names the source, the field and the value.
+
+    `cpu_allowance` is asked when nothing sets the number of worker threads: threads and why, None for no limit.
+    """
     if flags.role not in ROLES:
         raise SettingsError(f"invalid proxy Type: {flags.role}; use one of {', '.join(ROLES)}")
     environment = Environment(variables)
-    layers = Layers()
+    layers = Layers(is_deep=flags.deep_merge)
     mesh_file = read_mesh_file(flags.mesh_config)
     layers.add(_default_config(mesh_file, flags.mesh_config), f"mesh file {flags.mesh_config}")
     layers.add(parse_document(environment.text("PROXY_CONFIG"), "PROXY_CONFIG"), "PROXY_CONFIG")
     annotation = annotations.get(CONFIG_ANNOTATION, "")
     layers.add(parse_document(annotation, f"annotation {CONFIG_ANNOTATION}"), f"annotation {CONFIG_ANNOTATION}")
-    _add_flags(layers, flags, environment)
+    _add_flags(layers, flags)
+    _add_concurrency(layers, flags, environment, cpu_allowance)
     check(layers.result())
     config = _after_validation(layers, annotations)
-    warnings = (*environment.warnings, *layers.warnings, *_ignored(flags))
+    warnings = (*environment.warnings, *layers.warnings, *advice(flags, environment, config))
     mesh = mesh_settings(mesh_file, flags.mesh_config)
     return Settings(flags, environment, config, mesh, annotations, log_as_json, warnings)
 
@@ -88,17 +104,34 @@ def _default_config(document: Mapping[str, object], path: str) -> Mapping[str, o
     return default_config
 
 
-def _add_flags(layers: Layers, flags: ProxyFlags, environment: Environment) -> None:
+def _add_flags(layers: Layers, flags: ProxyFlags) -> None:
     below = layers.result()
-    if below.concurrency is None and environment.number("ISTIO_CPU_LIMIT"):
-        layers.set("concurrency", environment.number("ISTIO_CPU_LIMIT"), "ISTIO_CPU_LIMIT")
-    if flags.concurrency:
-        layers.set("concurrency", flags.concurrency, "flag --concurrency")
-        layers.warnings.append("--concurrency is a legacy flag: set concurrency in the proxy configuration instead")
     if flags.template_file and not below.custom_config_file:
         layers.set("proxyBootstrapTemplatePath", flags.template_file, "flag --templateFile")
     if not below.service_cluster and below.tracing_service_name is None and flags.service_cluster:
         layers.set("serviceCluster", flags.service_cluster, "flag --serviceCluster")
+
+
+def _add_concurrency(
+    layers: Layers,
+    flags: ProxyFlags,
+    environment: Environment,
+    cpu_allowance: Callable[[], tuple[int, str] | None],
+) -> None:
+    """The flag, else ProxyConfig, else ISTIO_CPU_LIMIT, else what the container may use; an explicit 0 stays."""
+    limit = environment.number("ISTIO_CPU_LIMIT")
+    if flags.concurrency:
+        layers.set("concurrency", flags.concurrency, "flag --concurrency")
+        layers.warnings.append("--concurrency is a legacy flag: set concurrency in the proxy configuration instead")
+    elif layers.result().concurrency is None:
+        allowance = (limit, "ISTIO_CPU_LIMIT") if limit else cpu_allowance()
+        if allowance is not None:
+            layers.set("concurrency", *allowance)
+    elif layers.result().concurrency == 0 and 0 < limit < (os.cpu_count() or 1):
+        layers.warnings.append(
+            f"concurrency is 0, so Envoy runs a worker thread for each of the machine's {os.cpu_count()} CPUs, but the "
+            f"container may use {limit} (ISTIO_CPU_LIMIT): leave concurrency out"
+        )
 
 
 def _after_validation(layers: Layers, annotations: Mapping[str, str]) -> ProxyConfig:
@@ -114,12 +147,3 @@ def _after_validation(layers: Layers, annotations: Mapping[str, str]) -> ProxyCo
     config = layers.result()
     check(config)
     return config
-
-
-def _ignored(flags: ProxyFlags) -> list[str]:
-    warnings = []
-    if flags.sts_port:
-        warnings.append("--stsPort only becomes node metadata: there is no STS server any more")
-    if flags.token_manager_plugin:
-        warnings.append("--tokenManagerPlugin has no effect")
-    return warnings

@@ -14,6 +14,7 @@ from pilot_agent.errors import EXIT_OK, AdminError
 from pilot_agent.files.watch import Subscription, Watcher, directory_and_links
 from pilot_agent.metrics.own import AgentFacts, EnvoyExit
 from pilot_agent.metrics.scrape import Scraper
+from pilot_agent.settings.paths import BASE_ID_NAME
 from pilot_agent.status.port import StatusServer
 from pilot_agent.status.readiness import Gate, Readiness
 from pilot_agent.supervise.desired import watched_files
@@ -22,7 +23,7 @@ from pilot_agent.supervise.events import EnvoyEnded, Events, Failed, Happened, R
 from pilot_agent.supervise.gates import EnvoyGate, TerminationGate
 from pilot_agent.supervise.lifecycle import Lifecycle, State
 from pilot_agent.supervise.parts import Parts
-from pilot_agent.supervise.prepare import BASE_ID_FILE, Prepared
+from pilot_agent.supervise.prepare import Prepared
 from pilot_agent.supervise.reaper import Reaper, adoption_warning
 from pilot_agent.supervise.serving import Serving
 from pilot_agent.supervise.shutdown import GRACE_S, Drained, Shutdown, plan_for, post_drain
@@ -41,7 +42,7 @@ class Agent:
         self._events = Events()
         self._lifecycle = Lifecycle(self._log, self._clock, self._state_changed)
         self._reaper = Reaper(self._log)
-        base_id_path = prepared.workspace.root / BASE_ID_FILE
+        base_id_path = prepared.workspace.root / BASE_ID_NAME
         self._envoys = Envoys(prepared.log, self._clock, self._reaper, base_id_path, self._envoy_ended)
         self._serving = Serving(prepared, self._envoys, self._lifecycle, self._events)
         self._parts = Parts(self._log)

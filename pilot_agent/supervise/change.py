@@ -1,18 +1,20 @@
 """Changed settings: worked out again, checked by Envoy, accepted or refused. A refusal leaves everything as it was."""
 
 import asyncio
+import socket
 from typing import Any
 
 from pilot_agent.bootstrap.validate import judge, validation_argv
 from pilot_agent.envoy.admin import Admin
 from pilot_agent.errors import AgentError, SettingsError
 from pilot_agent.files.workspace import Workspace
-from pilot_agent.log import Scope
-from pilot_agent.supervise.desired import BOOTSTRAP_FILE, Desired, Inputs, work_out
+from pilot_agent.log import Log
+from pilot_agent.supervise.desired import AGENT_LOG_LEVEL_ANNOTATION, Desired, Inputs, work_out
 from pilot_agent.supervise.envoys import Envoys, Running
+from pilot_agent.supervise.questions import ADDRESS_WITHIN_S, best_address, build_command, build_of, names_to_resolve
 from pilot_agent.supervise.watchdog import until_serving
 
-CANDIDATE_FILE = f"candidate-{BOOTSTRAP_FILE}"
+CANDIDATE_PREFIX = "candidate-"
 HEIR_HAS_S = 60.0
 """How long the heir of a hot restart may take to serve before the change counts as failed."""
 
@@ -20,17 +22,18 @@ HEIR_HAS_S = 60.0
 class Change:
     """`refusal` is the reason the last look at the settings was refused, None when it was not."""
 
-    def __init__(self, inputs: Inputs, workspace: Workspace, envoys: Envoys, log: Scope) -> None:
+    def __init__(self, inputs: Inputs, workspace: Workspace, envoys: Envoys, log: Log) -> None:
         self._inputs, self._workspace, self._envoys = inputs, workspace, envoys
-        self._log = log
+        self._logs, self._log = log, log.scope()
         self.refusal: str | None = None
         self.refused_total = 0
 
     async def accept(self, current: Desired) -> Desired | None:
         """What should run now instead of `current`, checked by Envoy; None when nothing differs or it is refused."""
         try:
-            wanted = work_out(self._inputs)
+            wanted = await self._work_out()
             _check_unchangeable(current, wanted)
+            self._use_agent_log_level(current, wanted)
             if not wanted.differs_from(current):
                 self._settled()
                 return None
@@ -38,21 +41,45 @@ class Change:
         except AgentError as error:
             self._refuse(str(error))
             return None
-        for warning in wanted.settings.warnings:
-            if warning not in current.settings.warnings:
+        for warning in wanted.warnings:
+            if warning not in current.warnings:
                 self._log.warn(warning)
         self._settled()
         return wanted
+
+    async def _work_out(self) -> Desired:
+        """What is wanted now, with what must be found out for it."""
+        wanted = work_out(self._inputs)
+        if wanted.unknown:
+            await self._find_out(wanted)
+            wanted = work_out(self._inputs)
+        return wanted
+
+    async def _find_out(self, wanted: Desired) -> None:
+        answers = self._inputs.answers
+        command = build_command(wanted)
+        if command is not None:
+            _, output = await self._envoys.ask(command)
+            answers = answers._replace(build=build_of(wanted, output))
+        for name in names_to_resolve(wanted):
+            answers = answers._replace(addresses={**answers.addresses, name: await _resolve(name)})
+        self._inputs = self._inputs._replace(answers=answers)
+
+    def _use_agent_log_level(self, current: Desired, wanted: Desired) -> None:
+        """The injector made it a flag at the start; an annotation that changed since is newer."""
+        before, after = (each.settings.annotations.get(AGENT_LOG_LEVEL_ANNOTATION) for each in (current, wanted))
+        if after is not None and after != before:
+            self._logs.set_levels(after, f"annotation {AGENT_LOG_LEVEL_ANNOTATION}")
 
     async def ask_envoy(self, wanted: Desired, what: str) -> None:
         """Raises EnvoyRefused with Envoy's own words."""
         argv = wanted.argv
         candidate = None
         if not wanted.is_custom_file:
-            candidate = self._workspace.write(CANDIDATE_FILE, wanted.document)
-            argv = [str(candidate) if each.endswith(f"/{BOOTSTRAP_FILE}") else each for each in argv]
+            candidate = self._workspace.write(CANDIDATE_PREFIX + wanted.config_file.name, wanted.document)
+            argv = [str(candidate) if each == str(wanted.config_file) else each for each in argv]
         try:
-            code, output = await self._envoys.ask(validation_argv(argv), self._inputs.variables)
+            code, output = await self._envoys.ask(wanted.launch._replace(argv=validation_argv(argv)))
         finally:
             if candidate is not None:
                 candidate.unlink(missing_ok=True)
@@ -83,6 +110,16 @@ class Change:
         if not serving.done():
             return f"{heir} does not serve after {HEIR_HAS_S:g} s"
         return None
+
+
+async def _resolve(name: str) -> str | None:
+    """The address of `name`, None when it has none, or not in time."""
+    lookup = asyncio.get_running_loop().getaddrinfo(name, None, type=socket.SOCK_DGRAM)
+    try:
+        found = await asyncio.wait_for(lookup, ADDRESS_WITHIN_S)
+    except (OSError, TimeoutError):
+        return None
+    return best_address([(family, str(address[0])) for family, _, _, _, address in found])
 
 
 def _check_unchangeable(current: Desired, wanted: Desired) -> None:

@@ -6,10 +6,11 @@ Owns spawning, reaping (through the reaper), output and shared memory; decides n
 import asyncio
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from pilot_agent.clock import Clock, Deadline
+from pilot_agent.envoy.command import Launch
 from pilot_agent.envoy.epoch import Epoch, read_base_id, remove_generation
 from pilot_agent.envoy.output import Output
 from pilot_agent.envoy.process import Child, ExitFacts, spawn
@@ -62,9 +63,9 @@ class Envoys:
         self._reaper.own(child.pid, lambda: self._collect(running))
         return running
 
-    def spawn(self, argv: list[str], variables: Mapping[str, str], epoch: Epoch, drain_seconds: int) -> Running:
+    def spawn(self, launch: Launch, epoch: Epoch, drain_seconds: int) -> Running:
         """Raises SettingsError when the binary can't be executed (any more)."""
-        return self.adopt(spawn(argv, variables, epoch, drain_seconds, self._base_id_path, self._clock), epoch)
+        return self.adopt(spawn(launch, epoch, drain_seconds, self._base_id_path, self._clock), epoch)
 
     def inherit(self) -> None:
         """The heir serves: it becomes current, and the one before it drains until its parent-shutdown time."""
@@ -109,9 +110,9 @@ class Envoys:
         if pending:
             await asyncio.wait(pending, timeout=patience)
 
-    async def ask(self, argv: list[str], variables: Mapping[str, str]) -> tuple[int, str]:
+    async def ask(self, launch: Launch) -> tuple[int, str]:
         """Run a command of Envoy's that answers and ends: exit code (128 + n for a signal) and standard error."""
-        child = Child(argv, variables, self._clock, is_quiet=True)
+        child = Child(launch, self._clock, is_quiet=True)
         said = bytearray()
         ended: asyncio.Future[ExitFacts] = asyncio.get_running_loop().create_future()
         os.set_blocking(child.stderr_fd, False)

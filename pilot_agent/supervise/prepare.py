@@ -4,31 +4,37 @@ Envoy boots while the rest of the agent is imported (DESIGN, invariant 2). What 
 and takes back everything that was made.
 """
 
+import os
 import time
 from pathlib import Path
 from socket import socket
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from pilot_agent import __version__
 from pilot_agent.bootstrap.render import Renderer
 from pilot_agent.bootstrap.validate import judge, validation_argv
-from pilot_agent.clock import Clock
+from pilot_agent.clock import Clock, Deadline
 from pilot_agent.envoy.epoch import Epoch, is_shared_memory_usable, remove_generation
 from pilot_agent.envoy.process import Child, spawn
 from pilot_agent.errors import AgentError
 from pilot_agent.files.workspace import Workspace
 from pilot_agent.log import Log, Scope
-from pilot_agent.mesh.local import LocalMesh
-from pilot_agent.mesh.model import Options
-from pilot_agent.mesh.publish import Publisher
 from pilot_agent.metrics.annotations import AppTarget, parse_annotations
+from pilot_agent.node.addresses import has_unspecified_address
 from pilot_agent.settings.model import Settings
+from pilot_agent.settings.paths import BASE_ID_NAME, XDS_DIRECTORY
+from pilot_agent.settings.redaction import redacted
 from pilot_agent.status import sockets
-from pilot_agent.supervise.desired import BOOTSTRAP_FILE, XDS_DIRECTORY, Desired, Inputs, config_directory, work_out
+from pilot_agent.supervise.desired import Desired, Inputs, config_directory, work_out
 from pilot_agent.supervise.ports import check_free, port_error
+from pilot_agent.supervise.questions import answer
 from pilot_agent.supervise.signals import EarlySignals
 
-BASE_ID_FILE = "envoy-base-id"
+if TYPE_CHECKING:
+    from pilot_agent.mesh.local import LocalMesh
+    from pilot_agent.mesh.model import Options
+
+ADDRESSES_WITHIN_S, ADDRESSES_STEP_S = 120.0, 0.1
 
 
 class Phases:
@@ -58,14 +64,18 @@ class Prepared(NamedTuple):
     workspace: Workspace
     status_socket: socket
     apps: tuple[AppTarget, ...]
-    local_mesh: LocalMesh | None
+    local_mesh: "LocalMesh | None"
     epoch: Epoch
     child: Child | None
 
     def write_bootstrap(self, desired: Desired) -> None:
-        """Publish the bootstrap where Envoy reads it; a custom file is never written."""
+        """Publish the bootstrap where Envoy reads it, and its secrets beside it; a custom file is never written."""
         if not desired.is_custom_file:
-            self.workspace.write(BOOTSTRAP_FILE, desired.document)
+            self.workspace.write(desired.config_file.name, desired.document)
+        for name, content in desired.secrets.items():
+            path = self.workspace.write(name, content, mode=0o600)
+            if desired.launch.user is not None:
+                os.chown(path, desired.launch.user, desired.launch.user)
 
     def take_back(self) -> None:
         """Remove what was made in the file system."""
@@ -83,7 +93,7 @@ def _process_age() -> float:
 def prepare(inputs: Inputs, log: Log, clock: Clock, signals: EarlySignals) -> Prepared:
     """Raises SettingsError for anything that keeps Envoy from being started; then nothing is left behind."""
     phases = Phases()
-    desired = work_out(inputs)
+    inputs, desired = _find_out(inputs, clock, signals)
     scope = log.scope()
     _announce(desired, scope)
     phases.end("settings")
@@ -92,7 +102,7 @@ def prepare(inputs: Inputs, log: Log, clock: Clock, signals: EarlySignals) -> Pr
     workspace = Workspace(config_directory(desired.settings))
     try:
         workspace.create(*_directories(desired.settings))
-        base_id_path = workspace.claim(BASE_ID_FILE)
+        base_id_path = workspace.claim(BASE_ID_NAME)
         remove_generation(base_id_path)  # of an agent that was killed before it could
         local_mesh = _load_local_mesh(desired, workspace, log)
         epoch = Epoch(can_hot_restart=_can_hot_restart(scope))
@@ -101,11 +111,11 @@ def prepare(inputs: Inputs, log: Log, clock: Clock, signals: EarlySignals) -> Pr
         )
         try:
             prepared.write_bootstrap(desired)
-            if desired.has_own_template:
-                _ask_envoy(desired, inputs, clock)
+            if desired.has_own_parts:
+                _ask_envoy(desired, clock)
             phases.end("bootstrap")
             if signals.stop is None:
-                child = spawn(desired.argv, inputs.variables, epoch, drain_seconds(desired), base_id_path, clock)
+                child = spawn(desired.launch, epoch, drain_seconds(desired), base_id_path, clock)
                 phases.end("envoy_spawned")
                 prepared = prepared._replace(child=child)
         except AgentError:
@@ -116,6 +126,24 @@ def prepare(inputs: Inputs, log: Log, clock: Clock, signals: EarlySignals) -> Pr
         status_socket.close()
         raise
     return prepared
+
+
+def _find_out(inputs: Inputs, clock: Clock, signals: EarlySignals) -> tuple[Inputs, Desired]:
+    """What should run, once everything it depends on is known."""
+    wait_for_addresses(clock, signals)
+    desired = work_out(inputs)
+    answers = inputs.answers._replace(annotations=dict(desired.settings.annotations))
+    if desired.unknown:
+        inputs = inputs._replace(answers=answer(desired, answers, clock, lambda: signals.stop is not None))
+        return inputs, work_out(inputs)
+    return inputs._replace(answers=answers), desired
+
+
+def wait_for_addresses(clock: Clock, signals: EarlySignals) -> None:
+    """An interface without an address yet means that the pod's network is being set up (as Istio's agent has it)."""
+    deadline = Deadline.after(ADDRESSES_WITHIN_S, clock)
+    while has_unspecified_address() and not deadline.is_over and signals.stop is None:
+        time.sleep(ADDRESSES_STEP_S)
 
 
 def drain_seconds(desired: Desired) -> int:
@@ -131,11 +159,12 @@ def _announce(desired: Desired, scope: Scope) -> None:
     scope.info(
         "Proxy role", type=settings.flags.role, mode="local" if settings.is_local else "mesh", domain=settings.domain
     )
-    for warning in settings.warnings:
+    for warning in desired.warnings:
         scope.warn(warning)
-    for name, source in sorted(settings.proxy_config.sources.items()):
-        if source != "default":
-            scope.info(f"proxy config: {name}={_shown(settings.proxy_config.values[name])} (from {source})")
+    config = settings.proxy_config
+    for name, source in sorted(config.sources.items()):
+        if source != "default" and name in config.values:
+            scope.info(f"proxy config: {name}={_shown(redacted(name, config.values[name]))} (from {source})")
 
 
 def _flag_name(attribute: str) -> str:
@@ -186,7 +215,9 @@ def _directories(settings: Settings) -> list[str]:
     return [XDS_DIRECTORY] if settings.is_local else []
 
 
-def mesh_options(desired: Desired) -> Options:
+def mesh_options(desired: Desired) -> "Options":
+    from pilot_agent.mesh.model import Options
+
     settings, environment = desired.settings, desired.settings.environment
     return Options(
         interception_mode=settings.proxy_config.interception_mode,  # type: ignore[arg-type]
@@ -204,7 +235,7 @@ def mesh_options(desired: Desired) -> Options:
     )
 
 
-def _load_local_mesh(desired: Desired, workspace: Workspace, log: Log) -> LocalMesh | None:
+def _load_local_mesh(desired: Desired, workspace: Workspace, log: Log) -> "LocalMesh | None":
     settings = desired.settings
     if not settings.is_local:
         log.scope().warn(
@@ -212,6 +243,9 @@ def _load_local_mesh(desired: Desired, workspace: Workspace, log: Log) -> LocalM
             "so it gets no listeners and does not become ready; use --configDir for local mode"
         )
         return None
+    from pilot_agent.mesh.local import LocalMesh
+    from pilot_agent.mesh.publish import Publisher
+
     publisher = Publisher(workspace.root / XDS_DIRECTORY, Renderer, mesh_options(desired))
     mesh = LocalMesh(Path(settings.flags.config_dir), publisher, log.scope())
     try:
@@ -229,8 +263,8 @@ def _can_hot_restart(scope: Scope) -> bool:
     return False
 
 
-def _ask_envoy(desired: Desired, inputs: Inputs, clock: Clock) -> None:
-    """A template or file of the user's own is checked before anything depends on it; ours are tested."""
-    child = Child(validation_argv(desired.argv), inputs.variables, clock, is_quiet=True)
+def _ask_envoy(desired: Desired, clock: Clock) -> None:
+    """A template, file or override of the user's own is checked before anything depends on it; ours are tested."""
+    child = Child(desired.launch._replace(argv=validation_argv(desired.argv)), clock, is_quiet=True)
     code, output = child.wait()
     judge(code, output, "the bootstrap")

@@ -44,7 +44,7 @@ class Serving:
         self.desired: Desired = prepared.desired
         flags = self.desired.settings.flags
         self._policy = RestartPolicy(flags.max_crashes, flags.crash_window.seconds)
-        self.change = Change(prepared.inputs, prepared.workspace, envoys, self._log)
+        self.change = Change(prepared.inputs, prepared.workspace, envoys, prepared.log)
         interval, checks = flags.hung_check_interval.seconds, flags.hung_checks
         self.watchdog = Watchdog(self.admin, interval, checks)
         self.restarts = dict.fromkeys(RESTART_REASONS, 0)
@@ -85,7 +85,7 @@ class Serving:
 
     def _spawn(self, epoch: Epoch) -> Running:
         desired = self.desired
-        return self._envoys.spawn(desired.argv, self._prepared.inputs.variables, epoch, drain_seconds(desired))
+        return self._envoys.spawn(desired.launch, epoch, drain_seconds(desired))
 
     async def after_end(self, running: Running, facts: ExitFacts) -> int | None:
         """The exit code of the agent when this end is the end of all; None when it goes on."""

@@ -7,7 +7,7 @@ import pytest
 
 from pilot_agent.bootstrap.validate import validation_argv
 from pilot_agent.settings.model import ProxyFlags
-from pilot_agent.supervise.desired import BOOTSTRAP_FILE, Inputs, config_directory, work_out
+from pilot_agent.supervise.desired import Inputs, config_directory, work_out
 from tests.support.envoy_binary import envoy_binary
 
 VARIABLES = {"POD_NAME": "app-1", "POD_NAMESPACE": "demo", "INSTANCE_IP": "10.0.0.7", "ISTIO_META_CLUSTER_ID": "one"}
@@ -26,7 +26,7 @@ def test_envoy_accepts_the_mesh_form(
     assert b'"xds-grpc"' in desired.document and not desired.settings.is_local
     directory = config_directory(desired.settings)
     directory.mkdir(parents=True)
-    (directory / BOOTSTRAP_FILE).write_bytes(desired.document)
+    desired.config_file.write_bytes(desired.document)
     answer = subprocess.run(
         validation_argv(desired.argv), capture_output=True, text=True, timeout=30, check=False, cwd=tmp_path
     )

@@ -6,6 +6,7 @@ import signal
 import pytest
 
 from pilot_agent.clock import SystemClock
+from pilot_agent.envoy.command import Launch
 from pilot_agent.envoy.process import Child, ExitFacts
 from pilot_agent.node.cgroup import Memory
 from pilot_agent.supervise.postmortem import explain
@@ -27,7 +28,7 @@ def ended(child: Child) -> ExitFacts:
 
 
 def test_all_256_exit_codes() -> None:
-    children = {code: Child(["/bin/sh", "-c", f"exit {code}"], {}, SystemClock()) for code in range(256)}
+    children = {code: Child(Launch(["/bin/sh", "-c", f"exit {code}"], {}), SystemClock()) for code in range(256)}
     for code, child in children.items():
         facts = ended(child)
         assert (facts.code, facts.signal, facts.agent_code) == (code, None, code)
@@ -36,7 +37,7 @@ def test_all_256_exit_codes() -> None:
 
 @pytest.mark.parametrize("number", DEADLY, ids=lambda number: str(number.name))
 def test_every_deadly_signal(number: signal.Signals) -> None:
-    child = Child(["/bin/sleep", "60"], {}, SystemClock())
+    child = Child(Launch(["/bin/sleep", "60"], {}), SystemClock())
     os.kill(child.pid, number)
     facts = ended(child)
     assert (facts.code, facts.signal, facts.agent_code) == (None, number, 128 + number)
@@ -57,7 +58,7 @@ def test_an_oom_kill_is_named_with_the_limit() -> None:
 
 
 def test_a_child_reaped_by_somebody_else_is_an_error_and_no_success() -> None:
-    child = Child(["/bin/true"], {}, SystemClock())
+    child = Child(Launch(["/bin/true"], {}), SystemClock())
     os.waitpid(child.pid, 0)
     with pytest.raises(ChildProcessError):
         child.poll()
@@ -67,7 +68,7 @@ def test_a_child_reaped_by_somebody_else_is_an_error_and_no_success() -> None:
 
 def test_killing_the_group_takes_grandchildren_along() -> None:
     script = "sleep 60 & echo $! >&2; wait"
-    child = Child(["/bin/sh", "-c", script], {}, SystemClock())
+    child = Child(Launch(["/bin/sh", "-c", script], {}), SystemClock())
     grandchild = int(os.read(child.stderr_fd, 100))
     child.kill_group()
     assert ended(child).signal == signal.SIGKILL

@@ -36,6 +36,10 @@ class AgentProcess:
     def __init__(self, directory: Path, binary: Path, *flags: str, env: dict[str, str] | None = None) -> None:
         self.directory, self.binary, self.flags = directory, binary, flags
         self.ports = Ports(*free_ports(len(Ports._fields)))
+        self.is_local = True
+        """Local mode, with the documents of `config_dir`; else mesh mode."""
+        self.host = "127.0.0.1"
+        """Where `fetch` asks; "[::1]" in a namespace with IPv6 only."""
         self.config_dir = directory / "mesh"
         self.mesh_file = directory / "mesh.yaml"
         self.config_path = directory / "run" / "proxy"
@@ -75,7 +79,8 @@ class AgentProcess:
         if not self.mesh_file.exists():
             self.write_mesh()
         self.config_dir.mkdir(exist_ok=True)
-        argv = [*prefix, *command, role, "--configDir", "mesh", "--meshConfig", "mesh.yaml", *self.flags]
+        mode = ["--configDir", "mesh"] if self.is_local else []
+        argv = [*prefix, *command, role, *mode, "--meshConfig", "mesh.yaml", *self.flags]
         with self.log_file.open("ab") as log, self.error_file.open("ab") as errors:
             self._popen = subprocess.Popen(
                 argv, cwd=self.directory, env={**os.environ, **self.env}, stdout=log, stderr=errors
@@ -106,16 +111,18 @@ class AgentProcess:
         return [line for line in self.log.splitlines() if text in line]
 
     def envoys(self) -> list[int]:
-        """Pids of the Envoys that run as children of the agent."""
+        """Pids of the Envoys that run as children of the agent; not of those that only check a bootstrap."""
         return [
-            each.pid for each in proc_tree(self.pid) if each.parent == self.pid and str(self.binary) in each.command
+            each.pid
+            for each in proc_tree(self.pid)
+            if each.parent == self.pid and str(self.binary) in each.command and " --mode " not in each.command
         ]
 
     def fetch(
         self, path: str, *, port: int | None = None, method: str = "GET", timeout: float = 10, **headers: str
     ) -> tuple[int, str]:
         """Status and body from the status port (or another); OSError when there is no answer."""
-        url = f"http://127.0.0.1:{port or self.ports.status}{path}"
+        url = f"http://{self.host}:{port or self.ports.status}{path}"
         request = urllib.request.Request(url, method=method, headers=headers)
         try:
             with urllib.request.urlopen(request, timeout=timeout) as answer:

@@ -12,6 +12,7 @@ Standard library only, no imports from the tests: it runs with any interpreter, 
     anything else     its name
 """
 
+import socket
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -77,6 +78,8 @@ class Server(ThreadingHTTPServer):
 
 
 def main() -> None:
+    if ":" in sys.argv[1]:
+        Server.address_family = socket.AF_INET6
     server = Server((sys.argv[1], 0), Handler)
     print(server.server_port, flush=True)
     server.serve_forever()

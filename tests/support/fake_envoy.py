@@ -18,6 +18,7 @@ Switches
   kill_self N          end by signal N at once
   fail_epochs [1,..]   restart epochs that exit 1 at once, as a child that can't take over does
   invalid TEXT         --mode validate fails, saying TEXT
+  extensions [names]   what --mode init_only lists as built in
   slow_ready S         seconds during which /ready says 503 and the stats that nothing was received
   never_ready true     the same for ever
   hang_after S         seconds after which the admin port accepts but does not answer (0: from the start)
@@ -346,6 +347,11 @@ def main() -> None:
     if options.get("version"):
         print("\nenvoy  version: fake/1.40.0/Clean/RELEASE/none\n", flush=True)
         return
+    if options.get("mode") == "init_only":
+        log("info", "statically linked extensions:")
+        for name in read_switches().get("extensions", ()):
+            log("info", f"  envoy.bootstrap: {name}")
+        return
     is_validation = options.get("mode") == "validate"
     switches = read_switches(take=not is_validation)
     document = read_document(options)
@@ -365,6 +371,7 @@ def main() -> None:
         env=dict(os.environ),
         ppid=os.getppid(),
         pgid=os.getpgrp(),
+        uid=os.getuid(),
         epoch=envoy.epoch,
         base_id=envoy.base_id,
         config=document,

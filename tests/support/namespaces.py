@@ -65,9 +65,13 @@ def connect(left: Namespace, left_address: str, right: Namespace, right_address:
     _ip("-n", left.name, "link", "add", near, "type", "veth", "peer", "name", "eth0", "netns", right.name)
     left.run("ip", "link", "set", near, "name", "eth0")
     for end, address in ((left, left_address), (right, right_address)):
-        # No duplicate address detection: the addresses count at once.
-        end.run("ip", "addr", "add", address, "dev", "eth0")
+        add_address(end, address)
         end.run("ip", "link", "set", "eth0", "up")
+
+
+def add_address(where: Namespace, address: str) -> None:
+    """Without duplicate address detection, which would keep an IPv6 address unusable for a second."""
+    where.run("ip", "addr", "add", address, "dev", "eth0", *(["nodad"] if ":" in address else []))
 
 
 def _ip(*argv: str) -> None:

@@ -16,7 +16,8 @@ from pilot_agent.metrics.account import ScrapeAccount
 from pilot_agent.metrics.own import AgentFacts, EnvoyExit, OwnMetrics
 from pilot_agent.node.metadata import Node
 from pilot_agent.settings.environment import VARIABLES
-from pilot_agent.settings.model import PROXY_CONFIG_FIELDS, ProxyFlags
+from pilot_agent.settings.model import ProxyFlags
+from pilot_agent.settings.schema import PROXY_CONFIG_FIELDS
 from pilot_agent.settings.sources import load
 from pilot_agent.supervise.lifecycle import TRANSITIONS
 from pilot_agent.supervise.postmortem import RESTART_REASONS

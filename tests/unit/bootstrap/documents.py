@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from pilot_agent.bootstrap.context import LocalFiles, build_context
+from pilot_agent.bootstrap.context import Context, LocalFiles, build_context
 from pilot_agent.bootstrap.render import Renderer
 from pilot_agent.node.metadata import Node, build_node
 from pilot_agent.node.podinfo import PodInfo
@@ -26,8 +26,12 @@ def node_of(
     return build_node(settings, PodInfo(labels, annotations), list(addresses), "9.8.7")
 
 
+def built(settings: Settings, node: Node, *, is_stock: bool = False) -> Context:
+    return build_context(settings, node, LOCAL_FILES if settings.is_local else None, is_stock=is_stock)
+
+
 def context_of(settings: Settings, addresses: Sequence[str] = ADDRESSES, **pod: dict[str, str]) -> dict[str, Any]:
-    return build_context(settings, node_of(settings, addresses, **pod), LOCAL_FILES if settings.is_local else None)
+    return built(settings, node_of(settings, addresses, **pod)).variables
 
 
 def context(

@@ -4,14 +4,9 @@ from typing import Any
 
 import pytest
 
-from pilot_agent.bootstrap.context import (
-    CONNECTION_LIMIT_KEY,
-    REQUIRED_PREFIXES,
-    REQUIRED_REGEXPS,
-    REQUIRED_SUFFIXES,
-    RUNTIME_DEFAULTS,
-    UNLIMITED_CONNECTIONS,
-)
+from pilot_agent.bootstrap.runtime import CONNECTION_LIMIT_KEY, RUNTIME_DEFAULTS, UNLIMITED_CONNECTIONS
+from pilot_agent.bootstrap.stats import REQUIRED_PREFIXES, REQUIRED_REGEXPS, REQUIRED_SUFFIXES
+from pilot_agent.errors import SettingsError
 from tests.unit.bootstrap.documents import LOCAL_FILES, context
 
 # Statistics
@@ -182,11 +177,27 @@ METADATA_LIMIT = {"ISTIO_META_GLOBAL_DOWNSTREAM_MAX_CONNECTIONS": "20000"}
         ({"runtimeValues": {CONNECTION_LIMIT_KEY: "5000"}}, 5000),
         ({"proxyMetadata": METADATA_LIMIT}, 20000),
         ({"proxyMetadata": METADATA_LIMIT, "runtimeValues": {CONNECTION_LIMIT_KEY: "5000"}}, 20000),
-        ({"proxyMetadata": {**METADATA_LIMIT, "ISTIO_META_GLOBAL_DOWNSTREAM_MAX_CONNECTIONS": "x"}}, 2147483647),
+        ({"connectionSettings": {"globalDownstreamConnectionLimit": 15000}}, 15000),
+        (
+            {"connectionSettings": {"globalDownstreamConnectionLimit": 25000}, "proxyMetadata": METADATA_LIMIT},
+            25000,
+        ),
     ],
 )
 def test_the_limit_of_connections(config: dict[str, Any], limit: int) -> None:
     assert context(config)["global_downstream_max_connections"] == limit
+
+
+@pytest.mark.parametrize(
+    ("config", "place"),
+    [
+        ({"proxyMetadata": {**METADATA_LIMIT, "ISTIO_META_GLOBAL_DOWNSTREAM_MAX_CONNECTIONS": "x"}}, "proxyMetadata"),
+        ({"runtimeValues": {CONNECTION_LIMIT_KEY: "-1"}}, "runtimeValues"),
+    ],
+)
+def test_a_limit_that_is_no_number_is_told_with_its_place(config: dict[str, Any], place: str) -> None:
+    with pytest.raises(SettingsError, match=rf"{place}\..*: '(x|-1)' is not a number of connections above 0"):
+        context(config)
 
 
 def test_the_limit_of_the_runtime_stays_in_the_runtime() -> None:
@@ -245,12 +256,6 @@ def test_variables_named_as_istio_documents_them() -> None:
         "nodeID": "router~10.1.2.3~p.n~n.svc.cluster.local",
         "nodeType": "router",
         "cluster": "mine",
-        "config": {
-            "configPath": "/run/proxy",
-            "proxyAdminPort": 2,
-            "statusPort": 1,
-            "discoveryAddress": "istiod.istio-system.svc:15012",
-        },
         "xds_type": "GRPC",
         "log_json": True,
         "outlier_log_path": "/o",
@@ -259,6 +264,9 @@ def test_variables_named_as_istio_documents_them() -> None:
         "local_files": None,
     }
     assert {name: found[name] for name in expected} == expected
+    assert found["config"]["configPath"] == "/run/proxy"
+    assert (found["config"]["proxyAdminPort"], found["config"]["statusPort"]) == (2, 1)
+    assert found["config"]["discoveryAddress"] == "istiod.istio-system.svc:15012"
     assert context()["xds_type"] == "DELTA_GRPC"
 
 

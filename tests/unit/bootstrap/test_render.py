@@ -319,7 +319,10 @@ def test_metadata_discovery_is_the_first_extension(discovers: bool) -> None:
 def test_outlier_events_are_logged_where_asked() -> None:
     assert "cluster_manager" not in rendered()
     found = rendered(outlier_log_path="/dev/stdout")["cluster_manager"]
-    assert found == {"outlier_detection": {"event_log_path": "/dev/stdout"}}
+    assert found == {
+        "outlier_detection": {"event_log_path": "/dev/stdout"},
+        "enable_deferred_cluster_creation": True,
+    }
 
 
 def test_every_variable_of_the_context_can_be_printed() -> None:

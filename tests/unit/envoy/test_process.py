@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pilot_agent.clock import SystemClock
-from pilot_agent.envoy.command import epoch_arguments
+from pilot_agent.envoy.command import Launch, epoch_arguments
 from pilot_agent.envoy.epoch import Epoch
 from pilot_agent.envoy.process import Child, ExitFacts, spawn
 from pilot_agent.errors import EXIT_SETTINGS, SettingsError
@@ -31,7 +31,7 @@ def child() -> Iterator[Spawn]:
     made: list[Child] = []
 
     def make(*argv: str, environment: dict[str, str] | None = None, is_quiet: bool = False) -> Child:
-        made.append(Child(argv, environment or dict(os.environ), SystemClock(), is_quiet=is_quiet))
+        made.append(Child(Launch(list(argv), environment or dict(os.environ)), SystemClock(), is_quiet=is_quiet))
         return made[-1]
 
     yield make
@@ -43,7 +43,7 @@ def child() -> Iterator[Spawn]:
 
 def outcome(*argv: str, environment: dict[str, str] | None = None, is_quiet: bool = False) -> tuple[int, str]:
     """Exit code and standard error of a child that nobody polls."""
-    return Child(argv, environment or dict(os.environ), SystemClock(), is_quiet=is_quiet).wait()
+    return Child(Launch(list(argv), environment or dict(os.environ)), SystemClock(), is_quiet=is_quiet).wait()
 
 
 def ended(child: Child) -> ExitFacts:
@@ -102,7 +102,7 @@ def test_facts_in_words_and_as_the_agents_exit_code(facts: ExitFacts, text: str,
 
 def test_the_uptime_counts_from_the_spawn() -> None:
     clock = ManualClock()
-    made = Child(["sh", "-c", "exit 0"], {}, clock)
+    made = Child(Launch(["sh", "-c", "exit 0"], {}), clock)
     assert made.started_at == clock.now
     clock.now += 42.5
     assert ended(made).uptime == 42.5
@@ -127,7 +127,7 @@ def test_a_child_that_runs_has_no_facts(child: Spawn) -> None:
 
 
 def test_a_child_reaped_by_somebody_else_does_not_count_as_ended_well() -> None:
-    made = Child(["sh", "-c", "exit 5"], {}, SystemClock())
+    made = Child(Launch(["sh", "-c", "exit 5"], {}), SystemClock())
     os.waitpid(made.pid, 0)
     with pytest.raises(ChildProcessError):
         made.poll()
@@ -186,7 +186,7 @@ def test_waiting_gives_code_and_words(script: str, expected: tuple[int, str]) ->
 def test_a_missing_binary_is_a_settings_error(tmp_path: Path) -> None:
     missing = str(tmp_path / "no-envoy")
     with pytest.raises(SettingsError) as refused:
-        Child([missing, "-c", "x"], {}, SystemClock())
+        Child(Launch([missing, "-c", "x"], {}), SystemClock())
     assert str(refused.value) == f"{missing} can't be executed: No such file or directory"
     assert refused.value.exit_code == EXIT_SETTINGS
 
@@ -200,13 +200,13 @@ def test_what_cannot_be_executed_is_told(tmp_path: Path, mode: int, content: str
     program.write_text(content)
     program.chmod(mode)
     with pytest.raises(SettingsError) as refused:
-        Child([str(program)], {}, SystemClock())
+        Child(Launch([str(program)], {}), SystemClock())
     assert str(refused.value) == f"{program} can't be executed: {reason}"
 
 
 def test_spawning_an_envoy_adds_the_arguments_of_its_epoch(tmp_path: Path) -> None:
     epoch = Epoch(2, 9)
-    made = spawn(["sh", "-c", "exit 0", "envoy"], {}, epoch, 3, tmp_path / "base-id", SystemClock())
+    made = spawn(Launch(["sh", "-c", "exit 0", "envoy"], {}), epoch, 3, tmp_path / "base-id", SystemClock())
     assert made.argv == ["sh", "-c", "exit 0", "envoy", *epoch_arguments(epoch, tmp_path / "base-id", 3)]
     assert ended(made).code == 0
     made.close_output()
@@ -244,8 +244,9 @@ def test_it_dies_with_the_agent() -> None:
     script = (
         "import os, sys, signal\n"
         "from pilot_agent.clock import SystemClock\n"
+        "from pilot_agent.envoy.command import Launch\n"
         "from pilot_agent.envoy.process import Child\n"
-        "child = Child(['sleep', '1000'], dict(os.environ), SystemClock())\n"
+        "child = Child(Launch(['sleep', '1000'], dict(os.environ)), SystemClock())\n"
         "print(child.pid, flush=True)\n"
         "signal.pause()\n"
     )
@@ -257,3 +258,19 @@ def test_it_dies_with_the_agent() -> None:
         agent.kill()
         agent.wait()
         assert reaped(grandchild) == -signal.SIGKILL
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="changing the user needs root")
+def test_it_runs_as_the_user_it_is_given() -> None:
+    script = "echo $(id -u) $(id -g) $(id -G) >&2"
+    made = Child(Launch(["sh", "-c", script], dict(os.environ), 1337), SystemClock())
+    assert made.wait() == (0, "1337 1337 1337\n")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="changing the user needs root")
+def test_another_user_may_write_its_base_id(tmp_path: Path) -> None:
+    path = tmp_path / "base-id"
+    made = spawn(Launch(["sh", "-c", "exit 0"], dict(os.environ), 1337), Epoch(), 3, path, SystemClock())
+    assert ended(made).code == 0
+    made.close_output()
+    assert (path.stat().st_uid, path.stat().st_gid) == (1337, 1337)

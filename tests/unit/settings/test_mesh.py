@@ -8,8 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pilot_agent.errors import SettingsError
-from pilot_agent.settings.mesh import Layers, camel_case, nearest, parse_document
-from pilot_agent.settings.model import PROXY_CONFIG_FIELDS, ProxyConfig
+from pilot_agent.settings.mesh import Layers, parse_document
+from pilot_agent.settings.model import ProxyConfig
+from pilot_agent.settings.reading import camel_case, nearest
+from pilot_agent.settings.schema import PROXY_CONFIG_FIELDS
 from pilot_agent.values import Duration
 
 
