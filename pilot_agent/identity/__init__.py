@@ -1,0 +1,1 @@
+"""The workload's identity: who serves its certificates."""
