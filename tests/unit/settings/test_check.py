@@ -51,6 +51,104 @@ def test_a_fault_names_field_source_and_value(config: dict[str, Any], fault: str
     assert refused.value.exit_code == EXIT_SETTINGS
 
 
+METRICS = {"address": "m:1"}
+
+
+@pytest.mark.parametrize(
+    ("config", "fault"),
+    [
+        (
+            {"discoveryAddress": "not_a host:15012"},
+            "discoveryAddress (from PROXY_CONFIG): 'not_a host:15012': 'not_a host' is neither an IP address nor a DNS",
+        ),
+        (
+            {"discoveryAddress": "[fd00::zz]:1"},
+            "discoveryAddress (from PROXY_CONFIG): '[fd00::zz]:1': 'fd00::zz' is",
+        ),
+        (
+            {"discoveryAddress": "$(HOST_IP):1"},
+            "discoveryAddress (from PROXY_CONFIG): '$(HOST_IP):1': '$(HOST_IP)' is nei",
+        ),
+        (
+            {"statsdUdpAddress": "$(HOST_IP):1"},
+            "statsdUdpAddress (from PROXY_CONFIG): '$(HOST_IP):1': '$(HOST_IP)' is nei",
+        ),
+        (
+            {"envoyMetricsService": {"address": "m"}},
+            "envoyMetricsService.address (from PROXY_CONFIG): 'm' is not an addr",
+        ),
+        (
+            {"envoyAccessLogService": {"address": "m:0"}},
+            "envoyAccessLogService.address (from PROXY_CONFIG): 0 is not a port",
+        ),
+        ({"tracing": {"zipkin": {}}}, "tracing.zipkin.address (from PROXY_CONFIG) is empty: give the collector's host"),
+        (
+            {"tracing": {"datadog": {"address": "d:x"}}},
+            "tracing.datadog.address (from PROXY_CONFIG): 'x' is not a port",
+        ),
+        (
+            {"tracing": {"lightstep": {"address": "$(HOST_IP):1", "accessToken": "t"}}},
+            "tracing.lightstep.address (from PROXY_CONFIG): '$(HOST_IP):1': '$(HOST_IP)' is neither",
+        ),
+        (
+            {"tracing": {"lightstep": {"address": "l:1"}}},
+            "tracing.lightstep.accessToken (from PROXY_CONFIG) is empty: Lightstep takes no spans without one",
+        ),
+        (
+            {"tracing": {"tlsSettings": {"mode": "MUTUAL", "privateKey": "/k"}}},
+            "tracing.tlsSettings.clientCertificate (from PROXY_CONFIG) is empty: mode MUTUAL shows a certificate",
+        ),
+        (
+            {"envoyMetricsService": {**METRICS, "tlsSettings": {"mode": "MUTUAL", "clientCertificate": "/c"}}},
+            "envoyMetricsService.tlsSettings.privateKey (from PROXY_CONFIG) is empty: mode MUTUAL",
+        ),
+        (
+            {"tracing": {"tlsSettings": {"insecureSkipVerify": True, "caCertificates": "/ca"}}},
+            "tracing.tlsSettings.caCertificates (from PROXY_CONFIG): '/ca' contradicts insecureSkipVerify",
+        ),
+        (
+            {
+                "envoyAccessLogService": {
+                    **METRICS,
+                    "tlsSettings": {"insecureSkipVerify": True, "subjectAltNames": ["a"]},
+                }
+            },
+            "envoyAccessLogService.tlsSettings.subjectAltNames (from PROXY_CONFIG): ['a'] contradicts",
+        ),
+        (
+            {"privateKeyProvider": {"cryptomb": {}}},
+            "privateKeyProvider.cryptomb.pollDelay (from PROXY_CONFIG) is empty or not above 0",
+        ),
+        (
+            {"privateKeyProvider": {"qat": {"pollDelay": "0s"}}},
+            "privateKeyProvider.qat.pollDelay (from PROXY_CONFIG) is empty or not above 0: give a delay such as 10ms",
+        ),
+        (
+            {"connectionSettings": {"globalDownstreamConnectionLimit": 0}},
+            "connectionSettings.globalDownstreamConnectionLimit (from PROXY_CONFIG): 0 is too small: the least is 1",
+        ),
+        (
+            {"connectionSettings": {"http2InitialStreamWindowSize": 65534}},
+            "connectionSettings.http2InitialStreamWindowSize (from PROXY_CONFIG): 65534 is too small: the least is 65535",
+        ),
+        (
+            {"connectionSettings": {"httpIdleTimeout": "-1s"}},
+            "connectionSettings.httpIdleTimeout (from PROXY_CONFIG): -1s is negative",
+        ),
+    ],
+)
+def test_a_nested_fault_names_its_whole_path(config: dict[str, Any], fault: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        told(config)
+    assert str(refused.value).startswith(INTRODUCTION + fault)
+    assert "; " not in str(refused.value).removeprefix(INTRODUCTION), "one fault, told once"
+
+
+@pytest.mark.parametrize("name", ["zipkin", "datadog"])
+def test_the_hosts_own_address_may_be_a_tracer_s(name: str) -> None:
+    told({"tracing": {name: {"address": "$(HOST_IP):9411"}}})
+
+
 def test_no_name_for_the_cluster_at_all() -> None:
     with pytest.raises(SettingsError) as refused:
         told({"serviceCluster": ""}, service_cluster="")

@@ -104,3 +104,26 @@ def test_no_value_whatsoever_is_fatal(variables: dict[str, str]) -> None:
     for variable in VARIABLES:
         if isinstance(variable.default, str):
             assert environment.text(variable.name) == variables.get(variable.name, variable.default)
+
+
+@pytest.mark.parametrize(
+    ("raw", "value", "warnings"),
+    [
+        (None, None, 0),
+        ("", False, 0),
+        ("true", True, 0),
+        ("0", False, 0),
+        ("maybe", False, 1),
+    ],
+)
+def test_a_boolean_with_a_third_state(raw: str | None, value: bool | None, warnings: int) -> None:
+    environment = Environment({} if raw is None else {"PEER_METADATA_DISCOVERY": raw})
+    assert environment.override("PEER_METADATA_DISCOVERY") is value
+    assert len(environment.warnings) == warnings
+    assert environment.raw("PEER_METADATA_DISCOVERY") == raw
+
+
+def test_every_variable_says_what_it_is_for() -> None:
+    names = [variable.name for variable in VARIABLES]
+    assert len(set(names)) == len(names)
+    assert all(variable.effect and variable.part for variable in VARIABLES)

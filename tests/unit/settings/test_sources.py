@@ -1,5 +1,6 @@
 """Which source wins, which is named, and what ends the agent."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from pilot_agent.settings.sources import (
     read_mesh_file,
 )
 from pilot_agent.values import Duration
-from tests.unit.settings.told import told
+from tests.unit.settings.told import NO_MESH_FILE, told
 
 
 def with_mesh_file(
@@ -232,3 +233,44 @@ def test_the_domain_follows_the_namespace_unless_a_flag_says_otherwise() -> None
     assert told().domain == ".svc.cluster.local"
     assert told(env={"POD_NAMESPACE": "shop"}).domain == "shop.svc.cluster.local"
     assert told(env={"POD_NAMESPACE": "shop"}, domain="example.com").domain == "example.com"
+
+
+# Worker threads
+
+
+def threads(config: dict[str, Any], limit: str = "", flag: int = 0) -> tuple[int | None, str]:
+    """Concurrency and its source, where the cgroup allows 3."""
+    env = {"PROXY_CONFIG": json.dumps(config), **({"ISTIO_CPU_LIMIT": limit} if limit else {})}
+    flags = ProxyFlags(mesh_config=NO_MESH_FILE, concurrency=flag)
+    found = load(flags, env, {}, cpu_allowance=lambda: (3, "cgroup: CPU quota")).proxy_config
+    return found.concurrency, found.sources.get("concurrency", "default")
+
+
+@pytest.mark.parametrize(
+    ("config", "limit", "flag", "wanted"),
+    [
+        ({}, "", 0, (3, "cgroup: CPU quota")),
+        ({}, "0", 0, (3, "cgroup: CPU quota")),
+        ({}, "2", 0, (2, "ISTIO_CPU_LIMIT")),
+        ({"concurrency": 0}, "2", 0, (0, "PROXY_CONFIG")),
+        ({"concurrency": 4}, "2", 0, (4, "PROXY_CONFIG")),
+        ({"concurrency": 4}, "2", 5, (5, "flag --concurrency")),
+        ({}, "", -1, (-1, "flag --concurrency")),
+    ],
+)
+def test_what_decides_the_number_of_worker_threads(
+    config: dict[str, Any], limit: str, flag: int, wanted: tuple[int, str]
+) -> None:
+    assert threads(config, limit, flag) == wanted
+
+
+def test_without_any_limit_the_number_stays_unset() -> None:
+    assert told().proxy_config.concurrency is None
+
+
+def test_all_cpus_although_the_container_may_use_fewer_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    said = told({"concurrency": 0}, env={"ISTIO_CPU_LIMIT": "2"})
+    assert any("container may use 2 (ISTIO_CPU_LIMIT)" in warning for warning in said.warnings)
+    assert not told({"concurrency": 0}, env={"ISTIO_CPU_LIMIT": "8"}).warnings
+    assert not told(env={"ISTIO_CPU_LIMIT": "2"}).warnings
