@@ -30,7 +30,10 @@ def files(directory: Path, labels: str | None = None, annotations: str | None = 
         (r'"\U0001f600"', "\U0001f600"),
         ('"ümläut \U0001f600"', "ümläut \U0001f600"),
         (r'"{\"a\":\"b=c\"}"', '{"a":"b=c"}'),
-        ("bare", "bare"),
+        (r'"\303\251\xc3\xa9 \xff\xe2\x82."', "éé \ufffd\ufffd."),
+        (r'"\001\177"', "\x01\x7f"),
+        ('"a\tb\u2028c\x85d\x0ce"', "a\tb\u2028c\x85d\x0ce"),
+        (r'"=\"="', '="='),
     ],
 )
 def test_values_are_unquoted_as_go_quotes_them(quoted: str, value: str) -> None:
@@ -41,9 +44,25 @@ def test_lines_without_an_equals_sign_are_skipped() -> None:
     assert parse_downward_api('\na="1"\nnothing here\n\nb.c/d="2=3"\n') == {"a": "1", "b.c/d": "2=3"}
 
 
-@pytest.mark.parametrize("quoted", ['"open', '"', r'"\q"x', '"a" b', r'"\x0"', r'"\u12"', '"a"b"'])
+@pytest.mark.parametrize(
+    "quoted",
+    [
+        *('"open', '"', "", "bare", "'a'", "`a`", '"a" b', '"a"b"', r'"a\"'),
+        *(
+            r'"\q"',
+            r'"\/"',
+            r'"\x0"',
+            r'"\u12"',
+            r'"\0"',
+            r'"\400"',
+            r'"\ud83d\ude00"',
+            r'"\U00110000"',
+            r'"\N{DIGIT ONE}"',
+        ),
+    ],
+)
 def test_a_bad_quote_names_its_line(quoted: str) -> None:
-    with pytest.raises(ValueError, match=r"^line 2: .* is not a quoted text$"):
+    with pytest.raises(ValueError, match=r"^line 2: the value of 'b' is not a quoted text$"):
         parse_downward_api(f'a="good"\nb={quoted}\n')
 
 
@@ -91,7 +110,7 @@ def test_a_broken_file_is_a_warning_and_counts_as_missing(tmp_path: Path) -> Non
     pod = files(tmp_path, 'app="web\n', 'a="b"\n')
     assert pod.labels is None
     assert pod.annotations == {"a": "b"}
-    assert pod.warnings == (f"""{tmp_path}/labels is ignored: line 1: '"web' is not a quoted text""",)
+    assert pod.warnings == (f"""{tmp_path}/labels is ignored: line 1: the value of 'app' is not a quoted text""",)
 
 
 def test_a_file_that_cannot_be_read_is_a_warning(tmp_path: Path) -> None:
