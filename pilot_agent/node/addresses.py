@@ -6,7 +6,8 @@ ones; without any, both loopbacks (Istio's own order).
 
 import ipaddress
 import socket
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 EXCLUDE_INTERFACES_ANNOTATION = "traffic.sidecar.istio.io/excludeInterfaces"
@@ -26,37 +27,72 @@ V4 = ("127.0.0.1", "0.0.0.0")  # noqa: S104 - Envoy's listeners are for the whol
 V6 = ("::1", "::")
 
 
+class _Found(NamedTuple):
+    interface: str
+    address: ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
 def node_addresses(instance_ip: str, annotations: Mapping[str, str]) -> list[str]:
-    """The node's addresses, the identity first. Reads the network interfaces through psutil."""
-    excluded = {name.strip() for name in annotations.get(EXCLUDE_INTERFACES_ANNOTATION, "").split(",") if name.strip()}
-    addresses = [instance_ip] if is_address(instance_ip) else []
-    found = list(_interface_addresses(excluded))
-    addresses += [address for address in found if address not in addresses]
-    if not addresses and not excluded:
+    """The node's addresses, the identity first. Reads the network interfaces through psutil.
+
+    An `instance_ip` that is no IP address is ignored. Empty where the annotation excludes every interface.
+    """
+    identity = [str(unmapped(instance_ip))] if is_address(instance_ip) else []
+    found = [each for each in _interface_addresses() if not _is_local(each.address)]
+    if not identity and not found:
         return [V4[0], V6[0]]
-    return addresses
+    excluded = {name.strip() for name in annotations.get(EXCLUDE_INTERFACES_ANNOTATION, "").split(",")}
+    others = [str(each.address) for each in found if each.interface not in excluded]
+    return list(dict.fromkeys([*identity, *others]))
 
 
-def _interface_addresses(excluded: Iterable[str]) -> Iterable[str]:
+def has_unspecified_address() -> bool:
+    """Whether an interface still has 0.0.0.0 or :: for an address: the network is not ready, ask again soon.
+
+    Istio's agent asks every 100 ms for up to 2 minutes (reference bootstrap.md, 2.5); the waiting is the caller's.
+    """
+    return any(each.address.is_unspecified for each in _interface_addresses())
+
+
+def _is_local(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    return address.is_loopback or address.is_link_local or address.is_multicast or address.is_unspecified
+
+
+def _interface_addresses() -> Iterator[_Found]:
+    """Every address of the interfaces that are up, but for loopback ones, in the kernel's order of interfaces."""
     import psutil
 
-    up = {name for name, stats in psutil.net_if_stats().items() if stats.isup}
-    for name, entries in psutil.net_if_addrs().items():
-        if name in excluded or name not in up:
-            continue
-        for entry in entries:
+    stats, entries = psutil.net_if_stats(), psutil.net_if_addrs()
+    # psutil puts interfaces with an IPv4 address before those without, and lists a labelled address (eth0:1) as an
+    # interface of its own, without statistics.
+    for label in sorted(entries, key=lambda label: _index(_interface_of(label))):
+        interface = _interface_of(label)
+        flags = stats[interface].flags.split(",") if interface in stats else []
+        if "up" not in flags or "loopback" in flags:
+            continue  # not psutil's isup: that is false for a network without a carrier, such as a lone bridge
+        for entry in entries[label]:
             if entry.family in (socket.AF_INET, socket.AF_INET6):
-                address = unmapped(entry.address.split("%")[0])
-                if not (address.is_loopback or address.is_link_local or address.is_unspecified):
-                    yield str(address)
+                yield _Found(interface, unmapped(entry.address.partition("%")[0]))
+
+
+def _interface_of(label: str) -> str:
+    return label.partition(":")[0]
+
+
+def _index(interface: str) -> int:
+    try:
+        return socket.if_nametoindex(interface)
+    except OSError:
+        return sys.maxsize  # gone since it was listed
 
 
 def is_address(text: str) -> bool:
+    """Whether `text` is an IP address and nothing more: a zone (fe80::1%eth0) is more, as it is in Go."""
     try:
         ipaddress.ip_address(text)
     except ValueError:
         return False
-    return True
+    return "%" not in text
 
 
 def unmapped(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:

@@ -16,7 +16,6 @@ from pilot_agent.node.typed import as_flag, read_typed, without_empty
 from pilot_agent.settings.environment import Environment
 from pilot_agent.settings.model import Settings
 from pilot_agent.settings.proto_json import proxy_config_json
-from pilot_agent.values import TRUE_WORDS
 
 PORT_VARIABLES = keys_of(NUMBER)
 POD_VARIABLES = {"POD_NAME": "NAME", "POD_NAMESPACE": "NAMESPACE", "SERVICE_ACCOUNT": "SERVICE_ACCOUNT"}
@@ -94,16 +93,10 @@ def _pilot_san(settings: Settings) -> list[str]:
 
 
 def _metadata_discovery(environment: Environment, typed: dict[str, Any]) -> str:
-    wanted = _peer_metadata_discovery(environment)
+    wanted = environment.override("PEER_METADATA_DISCOVERY")
     if wanted is None:
         wanted = typed.get("ENABLE_HBONE") == "true"
     return "true" if wanted else "false"
-
-
-def _peer_metadata_discovery(environment: Environment) -> bool | None:
-    for _, text in environment.with_prefix("PEER_METADATA_DISCOVER"):
-        return text in TRUE_WORDS
-    return None
 
 
 def _credential_sockets(surroundings: Surroundings) -> dict[str, str]:
