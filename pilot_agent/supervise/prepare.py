@@ -25,9 +25,9 @@ from pilot_agent.settings.model import Settings
 from pilot_agent.settings.paths import BASE_ID_NAME, XDS_DIRECTORY
 from pilot_agent.settings.redaction import redacted
 from pilot_agent.status import sockets
-from pilot_agent.supervise.desired import Desired, Inputs, config_directory, work_out
+from pilot_agent.supervise.desired import Desired, Inputs, config_directory
 from pilot_agent.supervise.ports import check_free, port_error
-from pilot_agent.supervise.questions import answer
+from pilot_agent.supervise.questions import find_out
 from pilot_agent.supervise.signals import EarlySignals
 
 if TYPE_CHECKING:
@@ -129,14 +129,8 @@ def prepare(inputs: Inputs, log: Log, clock: Clock, signals: EarlySignals) -> Pr
 
 
 def _find_out(inputs: Inputs, clock: Clock, signals: EarlySignals) -> tuple[Inputs, Desired]:
-    """What should run, once everything it depends on is known."""
     wait_for_addresses(clock, signals)
-    desired = work_out(inputs)
-    answers = inputs.answers._replace(annotations=dict(desired.settings.annotations))
-    if desired.unknown:
-        inputs = inputs._replace(answers=answer(desired, answers, clock, lambda: signals.stop is not None))
-        return inputs, work_out(inputs)
-    return inputs._replace(answers=answers), desired
+    return find_out(inputs, clock, lambda: signals.stop is not None)
 
 
 def wait_for_addresses(clock: Clock, signals: EarlySignals) -> None:

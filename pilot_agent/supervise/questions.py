@@ -1,21 +1,56 @@
 """Finding out what settings can't say, before there is an event loop: Envoy's build, the address of a name.
 
 `desired.work_out` says what it needs to know (`Desired.unknown`), and is asked again with the answers. Under the event
-loop `change` asks the same, without waiting.
+loop `change` asks the same, without waiting. What surrounds the pod is looked at once, at the start.
 """
 
 from collections.abc import Callable
+from pathlib import Path
 
 from pilot_agent.clock import Clock, Deadline
 from pilot_agent.envoy.build import Build, extensions_argv, read_build
 from pilot_agent.envoy.command import Launch
 from pilot_agent.envoy.process import Child
-from pilot_agent.supervise.desired import Answers, Desired
+from pilot_agent.node.surroundings import NOTHING_AROUND, Surroundings
+from pilot_agent.settings.environment import Environment
+from pilot_agent.settings.paths import CREDENTIAL_SDS_SOCKET, WORKLOAD_SDS_DIRECTORY
+from pilot_agent.supervise.desired import Answers, Desired, Inputs, work_out
 
 ADDRESS_WITHIN_S = 15.0
 """As long as Istio's agent waits for the address of statsd."""
 STEP_S = 0.1
 _ADDRESS = "address:"
+
+
+def find_out(
+    inputs: Inputs, clock: Clock, is_stopping: Callable[[], bool], *, needs_binary: bool = True
+) -> tuple[Inputs, Desired]:
+    """What should run, once everything it depends on is known; `inputs` with the answers. Raises SettingsError."""
+    answers = inputs.answers._replace(surroundings=look_around(inputs))
+    inputs = inputs._replace(answers=answers)
+    desired = work_out(inputs, needs_binary=needs_binary)
+    answers = answers._replace(annotations=dict(desired.settings.annotations))
+    if not desired.unknown:
+        return inputs._replace(answers=answers), desired
+    inputs = inputs._replace(answers=answer(desired, answers, clock, is_stopping))
+    return inputs, work_out(inputs, needs_binary=needs_binary)
+
+
+def look_around(inputs: Inputs) -> Surroundings:
+    """Sockets of others, and the cloud. Raises SettingsError for a workload socket that should be served and is not."""
+    if inputs.flags.config_dir:
+        return NOTHING_AROUND  # local mode has no use for either
+    environment = Environment(inputs.variables)
+    name = environment.text("WORKLOAD_IDENTITY_SOCKET_FILE")
+    directory, credential = Path(WORKLOAD_SDS_DIRECTORY), Path(CREDENTIAL_SDS_SOCKET)
+    if name == "socket" and not (directory / name).exists() and not credential.exists():
+        return NOTHING_AROUND
+    from pilot_agent.identity.socket_probe import find_workload_socket, is_serving_http2
+
+    return Surroundings(
+        has_workload_sds=find_workload_socket(directory, name).is_external,
+        has_credential_socket=is_serving_http2(credential),
+    )
 
 
 def names_to_resolve(desired: Desired) -> list[str]:
@@ -42,7 +77,7 @@ def best_address(found: list[tuple[int, str]]) -> str | None:
 def answer(desired: Desired, answers: Answers, clock: Clock, is_stopping: Callable[[], bool]) -> Answers:
     """`answers` with all that `desired` did not know. Blocks, at most `ADDRESS_WITHIN_S` for each name."""
     command = build_command(desired)
-    if command is not None:
+    if command is not None and desired.binary.is_absolute():
         _, output = Child(command, clock, is_quiet=True).wait()
         answers = answers._replace(build=build_of(desired, output))
     for name in names_to_resolve(desired):

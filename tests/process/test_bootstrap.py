@@ -1,9 +1,12 @@
 """From settings to the Envoy that is started: its files, its environment, its user, what must be found out first."""
 
 import json
+import socket
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -169,6 +172,66 @@ def test_parts_that_only_istios_envoy_can_load(
     warnings = running.lines("metadata_discovery is left out: this Envoy is not Istio's build")
     assert len(warnings) == (0 if is_kept else 1)
     assert running.stop() == 0
+
+
+# Sockets of others
+
+
+@contextmanager
+def sds_of_others(path: Path) -> Iterator[None]:
+    """A server that opens as gRPC does, on a Unix socket."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen()
+        thread = Thread(target=_greet, args=(server,))
+        thread.start()
+        try:
+            yield
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+            thread.join()
+            path.unlink()
+
+
+def _greet(server: socket.socket) -> None:
+    while True:
+        try:
+            connection, _ = server.accept()
+        except OSError:
+            return
+        with connection:
+            connection.sendall(b"\0\0\0\4\0\0\0\0\0")
+
+
+def test_a_workload_sds_of_somebody_else_gets_a_cluster_beside_it(
+    agent: MakeAgent, fake_envoy: FakeEnvoy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = mesh_mode(agent(env={"WORKLOAD_IDENTITY_SOCKET_FILE": "spire"}))
+    monkeypatch.chdir(running.directory)  # a Unix socket's path has 107 bytes at most
+    secrets = Path("var/run/secrets")
+    with sds_of_others(secrets / "workload-spiffe-uds/spire"), sds_of_others(secrets / "credential-uds/socket"):
+        start = started(running.start(), fake_envoy)
+    clusters = {each["name"]: each for each in start["config"]["static_resources"]["clusters"]}
+    pipes = {
+        name: clusters[name]["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"]["pipe"][
+            "path"
+        ]
+        for name in ("sds-grpc", "sds-files-grpc")
+    }
+    assert pipes == {
+        "sds-grpc": "./var/run/secrets/workload-spiffe-uds/spire",
+        "sds-files-grpc": "./var/run/secrets/credential-uds/files-socket",
+    }
+    metadata = start["config"]["node"]["metadata"]
+    assert (metadata["file-credential"], metadata["credential"]) == ("true", "true")
+    assert running.stop() == 0
+
+
+def test_a_named_workload_socket_that_nobody_serves_ends_the_start(agent: MakeAgent) -> None:
+    running = mesh_mode(agent(env={"WORKLOAD_IDENTITY_SOCKET_FILE": "spire"})).start()
+    assert running.wait() == 255
+    assert "WORKLOAD_IDENTITY_SOCKET_FILE: there is no socket" in running.errors
 
 
 # Annotations that change

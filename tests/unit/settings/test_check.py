@@ -129,7 +129,7 @@ METRICS = {"address": "m:1"}
         ),
         (
             {"connectionSettings": {"http2InitialStreamWindowSize": 65534}},
-            "connectionSettings.http2InitialStreamWindowSize (from PROXY_CONFIG): 65534 is too small: the least is 65535",
+            "connectionSettings.http2InitialStreamWindowSize (from PROXY_CONFIG): 65534 is too small: the least is 65",
         ),
         (
             {"connectionSettings": {"httpIdleTimeout": "-1s"}},

@@ -90,7 +90,7 @@ def test_maps_of_messages_are_read_entry_by_entry() -> None:
         ),
         (
             {"envoyMetricsService": {"tlsSettings": {"mode": "mutual"}}},
-            "PROXY_CONFIG: envoyMetricsService.tlsSettings.mode: 'mutual' is unknown; use one of DISABLE, SIMPLE, MUTUAL",
+            "PROXY_CONFIG: envoyMetricsService.tlsSettings.mode: 'mutual' is unknown; use one of DISABLE, SIMPLE, M",
         ),
         (
             {"envoyAccessLogService": {"tcpKeepalive": {"time": 5}}},
