@@ -1,50 +1,55 @@
 """`pilot-agent completion`: prints the script that teaches a shell to complete our words.
 
-The scripts are click's own; they call the agent back with a variable set, which `main` answers. Owns only the
-instructions around them.
+All but PowerShell's are click's own; each calls the agent back with a variable set, which `main` answers.
 """
 
-import click
+from pilot_agent.commands.line import COMPLETION_VARIABLE, PROGRAM, find
+from pilot_agent.commands.parsing import Parsed
+from pilot_agent.errors import EXIT_OK
 
-from pilot_agent.errors import AgentError
-
-SHELLS = ("bash", "zsh", "fish")
+SHELLS = ("bash", "zsh", "fish", "powershell")
 
 
-@click.command()
-@click.argument("shell", required=False, default="", metavar="bash|zsh|fish")
-@click.argument("others", nargs=-1, type=click.UNPROCESSED, metavar="")
-@click.pass_context
-def completion(ctx: click.Context, shell: str, others: tuple[str, ...]) -> None:  # noqa: ARG001 - as Istio's, ignored
-    """Print the completion script of a shell.
+def run(parsed: Parsed) -> int:
+    """Print the script; without a shell we know, print how to install one, as Istio's agent does."""
+    from pilot_agent.commands.root import help_of
 
-    \b
-    bash (4.4 or later), for this session, and for all later ones:
-      source <(pilot-agent completion bash)
-      pilot-agent completion bash > ~/.local/share/bash-completion/completions/pilot-agent
+    shell = parsed.words[0] if parsed.words else ""
+    print(script(shell) if shell in SHELLS else help_of(find("completion")))
+    return EXIT_OK
 
-    \b
-    zsh, in a directory of $fpath, before compinit runs:
-      pilot-agent completion zsh > "${fpath[1]}/_pilot-agent"
 
-    \b
-    fish:
-      pilot-agent completion fish > ~/.config/fish/completions/pilot-agent.fish
-    """
+def script(shell: str) -> str:
     if shell == "powershell":
-        raise AgentError("there is no completion for powershell: the agent runs on Linux; use bash, zsh or fish")
-    if shell not in SHELLS:
-        click.echo(ctx.get_help())
-        return
-    click.echo(script(shell, ctx.find_root().command))
-
-
-def script(shell: str, root: click.Command) -> str:
+        return POWERSHELL
     from click.shell_completion import ShellComplete, get_completion_class
 
-    from pilot_agent.commands.root import COMPLETION_VARIABLE, PROGRAM
+    from pilot_agent.commands.root import root
 
     maker = get_completion_class(shell)
-    assert maker is not None  # click brings all of SHELLS
+    assert maker is not None  # click brings the other three
     # Not `maker(...).source()`: for bash that starts one to ask its version, and an image may have none at all.
     return ShellComplete.source(maker(root, {}, PROGRAM, COMPLETION_VARIABLE))
+
+
+POWERSHELL = f"""\
+# Completion of {PROGRAM} for PowerShell: asks the program itself, in the form it answers fish.
+Register-ArgumentCompleter -Native -CommandName {PROGRAM} -ScriptBlock {{
+    param($wordToComplete, $commandAst, $cursorPosition)
+    $before = @($commandAst.CommandElements | Where-Object {{ $_.Extent.EndOffset -lt $cursorPosition }})
+    $env:{COMPLETION_VARIABLE} = 'fish_complete'
+    $env:COMP_WORDS = (@($before | ForEach-Object {{ $_.Extent.Text }}) + $wordToComplete) -join ' '
+    $env:COMP_CWORD = $wordToComplete
+    try {{
+        {PROGRAM} | ForEach-Object {{
+            $kind, $rest = $_ -split ',', 2
+            $word, $help = $rest -split "`t", 2
+            if ($kind -eq 'plain') {{
+                $tip = if ($help) {{ $help }} else {{ $word }}
+                [System.Management.Automation.CompletionResult]::new($word, $word, 'ParameterValue', $tip)
+            }}
+        }}
+    }} finally {{
+        Remove-Item Env:{COMPLETION_VARIABLE}, Env:COMP_WORDS, Env:COMP_CWORD
+    }}
+}}"""

@@ -1,21 +1,20 @@
-"""Flags as a table: what they are called, their defaults and effects, and a small parser for `proxy`.
+"""Flags as data: what they are called, their type, default, bounds and effect, and the logging flags of all commands.
 
-click makes the help and the completion from the same table. It does not parse `proxy` itself: importing it costs 20 ms
-and 1 MiB on the way to Envoy's start. The parser is as lenient as Istio's: unknown flags are ignored, and told.
+`parsing` reads a command line by them; `root` makes the help and the completion of the same tables, and `collateral`
+the documentation.
 """
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from pilot_agent.errors import UsageError
 from pilot_agent.log import LogOptions
 from pilot_agent.values import Duration, parse_bool
 
 
 class Flag(NamedTuple):
-    """`--name`; its type is that of `default`: str, bool, int, Duration, or a tuple of texts for a repeatable one.
+    """`--name`, also `-short`; its type is that of `default`: str, bool, int, Duration, or a tuple for a repeatable.
 
-    `least` bounds an integer from below; `attribute` is where the value goes.
+    `least` bounds an integer from below; `attribute` is where the value goes. With `bare`, a text flag may stand alone
+    and then means that text; any other value of it needs `=`.
     """
 
     name: str
@@ -25,11 +24,13 @@ class Flag(NamedTuple):
     metavar: str = ""
     choices: tuple[str, ...] = ()
     least: int | None = None
+    short: str = ""
+    bare: str = ""
 
     @property
     def help(self) -> str:
-        """Effect and default, as the help text shows them."""
-        return f"{self.effect} (default {show(self.default)})"
+        """Effect and default, as the help text shows them; an effect may tell its default in words of its own."""
+        return self.effect if "(default" in self.effect else f"{self.effect} (default {show(self.default)})"
 
     @property
     def is_boolean(self) -> bool:
@@ -38,6 +39,17 @@ class Flag(NamedTuple):
     @property
     def is_repeatable(self) -> bool:
         return type(self.default) is tuple  # a Duration is one too, by inheritance
+
+    @property
+    def alone(self) -> str:
+        """What the flag means without a value; empty where it needs one."""
+        return "true" if self.is_boolean else self.bare
+
+    @property
+    def kind(self) -> str:
+        """The type, for people."""
+        kinds = {bool: "boolean", int: "integer", Duration: "duration"}
+        return kinds.get(type(self.default), "text")
 
     def read(self, text: str) -> Any:
         """The value of the flag's type. Raises ValueError."""
@@ -106,18 +118,6 @@ LOGGING_FLAGS = (
 )
 
 
-class Parsed(NamedTuple):
-    """`values` by attribute, defaults included; `words` that are no flags; `unknown` flags as they were written."""
-
-    values: dict[str, Any]
-    words: list[str]
-    unknown: list[str]
-
-
-def asks_for_help(args: Sequence[str]) -> bool:
-    return not {"-h", "--help"}.isdisjoint(args)
-
-
 def show(default: object) -> str:
     if isinstance(default, Duration):
         return str(default)
@@ -133,52 +133,6 @@ def _not_negative(text: str) -> Duration:
     if duration.nanoseconds < 0:
         raise ValueError(f"{text!r} is negative")
     return duration
-
-
-def parse(flags: Sequence[Flag], args: Sequence[str]) -> Parsed:
-    """Read `args`: `--flag value`, `--flag=value`, and for booleans `--flag`, `--flag=false`, `--no-flag`.
-
-    Raises UsageError for a value that does not fit its flag, or is missing.
-    """
-    known = {f"--{flag.name}": flag for flag in flags}
-    parsed = Parsed({flag.attribute: flag.default for flag in flags}, [], [])
-    rest = list(args)
-    while rest:
-        word = rest.pop(0)
-        if word == "--":
-            parsed.words.extend(rest)
-            break
-        name, equals, text = word.partition("=")
-        flag = known.get(name)
-        if flag is not None:
-            if not equals:
-                text = "true" if flag.is_boolean else _following(name, rest)
-            _set(parsed, flag, text)
-        elif name.startswith("--no-") and (flag := known.get(f"--{name[5:]}")) is not None and flag.is_boolean:
-            _set(parsed, flag, "false")
-        elif word.startswith("-") and word != "-":
-            parsed.unknown.append(word)
-        else:
-            parsed.words.append(word)
-    return parsed
-
-
-def _following(name: str, rest: list[str]) -> str:
-    if not rest:
-        raise UsageError(f"flag needs an argument: {name}")
-    return rest.pop(0)
-
-
-def _set(parsed: Parsed, flag: Flag, text: str) -> None:
-    try:
-        value = flag.read(text)
-    except ValueError as error:
-        raise UsageError(f"invalid value for --{flag.name}: {error}") from None
-    if flag.is_repeatable:
-        # The first use replaces the default, later ones add to it.
-        before = parsed.values[flag.attribute]
-        value = (value,) if before is flag.default else (*before, value)
-    parsed.values[flag.attribute] = value
 
 
 def log_options(values: dict[str, Any]) -> LogOptions:

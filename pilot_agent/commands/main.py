@@ -1,15 +1,17 @@
 """The `pilot-agent` command: runs what its words say, and turns whatever ends it into one line and an exit code.
 
-`proxy` goes its own way, past click, because Envoy waits for it; everything else is `root`'s. The console script and
-`python -m pilot_agent.commands.main` call `main`.
+Every command goes past click, which only help and completion import (`root`): Envoy, a postStart hook or a probe waits
+for us. The console script and `python -m pilot_agent.commands.main` call `main`.
 """
 
 import errno
 import os
 import sys
+from importlib import import_module
 
-from pilot_agent.commands.flags import asks_for_help
-from pilot_agent.errors import EXIT_SETTINGS, EXIT_SIGNAL_BASE, AgentError
+from pilot_agent.commands.line import COMPLETION_VARIABLE, find, read, rearrange
+from pilot_agent.commands.table import Command
+from pilot_agent.errors import EXIT_OK, EXIT_SETTINGS, EXIT_SIGNAL_BASE, AgentError
 
 _SIGINT, _SIGPIPE = 2, 13  # `signal` costs an import
 
@@ -42,13 +44,28 @@ def main() -> int:
 
 
 def _run(args: list[str]) -> int:
-    if args[:1] == ["proxy"] and not asks_for_help(args):
-        from pilot_agent.commands import proxy
+    if COMPLETION_VARIABLE in os.environ:
+        from pilot_agent.commands import root
 
-        return proxy.run(args[1:])
+        return root.complete(os.environ[COMPLETION_VARIABLE])
+    words = rearrange(args)
+    if not words or words[0].startswith("-"):
+        return _show_help(None)
+    command = find(words[0])
+    parsed = read(command, words[1:])
+    if parsed.asks_for_help:
+        return _show_help(command)
+    module, _, function = command.reference.partition(":")
+    code = getattr(import_module(module), function)(parsed)
+    assert isinstance(code, int)
+    return code
+
+
+def _show_help(command: Command | None) -> int:
     from pilot_agent.commands import root
 
-    return root.run(args)
+    print(root.help_of(command))
+    return EXIT_OK
 
 
 def _complain(text: str) -> None:

@@ -1,31 +1,25 @@
 """`pilot-agent proxy`: the main mode. Gets Envoy started, and only then imports the rest of the agent.
 
-`run` is called with the raw arguments by main, without click; the click command below is for help and completion.
+Anything imported before the spawn costs start time, so the rest of the agent is imported by `run`, late.
 """
 
 import os
-from collections.abc import Sequence
 
 from pilot_agent.clock import SystemClock
-from pilot_agent.commands.flags import LOGGING_FLAGS, log_options, parse
-from pilot_agent.commands.proxy_flags import PROXY_FLAGS
-from pilot_agent.errors import EXIT_OK, AgentError, UsageError
+from pilot_agent.commands.flags import log_options
+from pilot_agent.commands.parsing import Parsed
+from pilot_agent.commands.proxy_flags import proxy_flags
+from pilot_agent.errors import EXIT_OK, AgentError
 from pilot_agent.log import Log
-from pilot_agent.settings.model import ProxyFlags
-from pilot_agent.settings.sources import ROLES
 from pilot_agent.supervise.signals import EarlySignals
 
 
-def run(args: Sequence[str]) -> int:
-    """Run the agent with the arguments behind `proxy`; the exit code. Raises AgentError."""
+def run(parsed: Parsed) -> int:
+    """Run the agent; the exit code. Raises AgentError."""
     signals = EarlySignals()
-    parsed = parse((*PROXY_FLAGS, *LOGGING_FLAGS), args)
     options = log_options(parsed.values)
     log = Log(options)
-    role = parsed.words[0] if parsed.words else ProxyFlags().role
-    if role not in ROLES:
-        raise UsageError(f"invalid proxy Type: {role}; use one of {', '.join(ROLES)}")
-    flags = ProxyFlags(role, **{flag.attribute: parsed.values[flag.attribute] for flag in PROXY_FLAGS})
+    flags = proxy_flags(parsed)
     for unknown in parsed.unknown:
         log.scope().warn(f"unknown flag {unknown!r} is ignored")
 

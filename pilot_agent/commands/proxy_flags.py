@@ -1,9 +1,15 @@
-"""The flags of `pilot-agent proxy`: Istio's, and ours. Defaults are those of `ProxyFlags`, where the values go."""
+"""The flags of `pilot-agent proxy`: Istio's, and ours. Defaults are those of `ProxyFlags`, where the values go.
+
+`config` and `bootstrap` take them too, to say what `proxy` would do.
+"""
 
 from typing import Any
 
 from pilot_agent.commands.flags import Flag
+from pilot_agent.commands.parsing import Parsed
+from pilot_agent.errors import UsageError
 from pilot_agent.settings.model import ProxyFlags
+from pilot_agent.settings.sources import ROLES
 
 DEFAULTS = ProxyFlags()
 
@@ -68,4 +74,24 @@ PROXY_FLAGS = (
         "subreaper",
         "Adopt and reap orphaned descendants though the agent is not PID 1",
     ),
+    _flag(
+        "stockEnvoy",
+        "stock_envoy",
+        "Leave out of the bootstrap what only Istio's build of Envoy can load; auto finds out which build it is",
+        choices=("auto", "true", "false"),
+        bare="true",
+    ),
+    _flag(
+        "deepMerge",
+        "deep_merge",
+        "Merge the nested messages of ProxyConfig layer by layer, instead of replacing each as a whole as Istio does",
+    ),
 )
+
+
+def proxy_flags(parsed: Parsed) -> ProxyFlags:
+    """What a command line said; its first word is the role. Raises UsageError for a role there is not."""
+    role = parsed.words[0] if parsed.words else DEFAULTS.role
+    if role not in ROLES:
+        raise UsageError(f"invalid proxy Type: {role}; use one of {', '.join(ROLES)}")
+    return ProxyFlags(role, **{flag.attribute: parsed.values[flag.attribute] for flag in PROXY_FLAGS})

@@ -1,19 +1,18 @@
 """`pilot-agent wait`: asks the readiness port until it says 200, and says meanwhile why it does not.
 
 The postStart hook and the start script of other containers call it, so its first probe leaves at once: a proxy that is
-ready costs them only our own start. Owns the polling; the HTTP client is `request`'s.
+ready costs them only our own start. Owns the polling; the HTTP client is `http_call`'s.
 """
 
 import time
 from typing import NamedTuple
 
-import click
-
 from pilot_agent.clock import Clock, Deadline, SystemClock
-from pilot_agent.commands.logging_flags import AgentCommand, logging_flags
-from pilot_agent.commands.request import Call, RequestFailed, answer_text
-from pilot_agent.errors import AgentError
-from pilot_agent.log import Log, LogOptions, Scope
+from pilot_agent.commands.flags import log_options
+from pilot_agent.commands.http_call import Call, RequestFailed, answer_text
+from pilot_agent.commands.parsing import Parsed
+from pilot_agent.errors import EXIT_OK, AgentError
+from pilot_agent.log import Log, Scope
 
 _REASON_BYTES = 4096
 
@@ -57,38 +56,10 @@ def poll(polling: Polling, clock: Clock, log: Scope) -> None:
             raise AgentError(f"timeout waiting for Envoy proxy to become ready. Last error: {reason}")
 
 
-@click.command(cls=AgentCommand, context_settings={"max_content_width": 120})
-@click.option(
-    "--timeoutSeconds",
-    "timeout",
-    type=click.IntRange(min=0),
-    default=60,
-    help="Give up after so many seconds (default 60); 0 asks once.",
-)
-@click.option(
-    "--requestTimeoutMillis",
-    "request_timeout",
-    type=click.IntRange(min=1),
-    default=500,
-    help="How long one request may take, in milliseconds (default 500).",
-)
-@click.option(
-    "--periodMillis",
-    "period",
-    type=click.IntRange(min=1),
-    default=500,
-    help="Pause between two requests, in milliseconds (default 500). The first is made at once.",
-)
-@click.option(
-    "--url",
-    default="http://localhost:15021/healthz/ready",
-    help="What to ask; ready is status 200 (default http://localhost:15021/healthz/ready).",
-)
-@logging_flags
-def wait(timeout: int, request_timeout: int, period: int, url: str, log_options: LogOptions) -> None:
-    """Wait until the proxy is ready.
-
-    Each new reason why it is not is logged once. Fails with 255 and the last reason when the time is over.
-    """
-    polling = Polling(url, float(timeout), request_timeout / 1000, period / 1000)
-    poll(polling, SystemClock(), Log(log_options).scope())
+def run(parsed: Parsed) -> int:
+    values = parsed.values
+    polling = Polling(
+        values["url"], float(values["timeout"]), values["request_timeout"] / 1000, values["period"] / 1000
+    )
+    poll(polling, SystemClock(), Log(log_options(values)).scope())
+    return EXIT_OK

@@ -1,6 +1,7 @@
 """`pilot-agent completion`: the scripts, and bash really completing with its own."""
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -76,5 +77,24 @@ def test_the_answers_of_the_other_shells_carry_help(shell: str, line: str) -> No
 def test_no_shell_or_another_one_is_help_on_how_to_install(args: tuple[str, ...]) -> None:
     ended = run("completion", *args)
     assert (ended.code, ended.err) == (0, "")
-    for words in ("source <(pilot-agent completion bash)", "fpath", "fish/completions"):
+    for words in ("source <(pilot-agent completion bash)", "fpath", "fish/completions", "powershell"):
         assert words in ended.out
+
+
+def test_the_script_for_powershell_asks_us_and_leaves_no_variable_behind() -> None:
+    ended = run("completion", "powershell")
+    assert (ended.code, ended.err) == (0, "")
+    assert "Register-ArgumentCompleter -Native -CommandName pilot-agent -ScriptBlock {" in ended.out
+    set_ones = set(re.findall(r"\$env:(\w+) = ", ended.out))
+    assert set_ones == {"_PILOT_AGENT_COMPLETE", "COMP_WORDS", "COMP_CWORD"}
+    removed = re.findall(r"Remove-Item (.*)", ended.out)[0]
+    assert set(re.findall(r"Env:(\w+)", removed)) == set_ones
+    for opening, closing in ("{}", "()", "[]"):
+        assert ended.out.count(opening) == ended.out.count(closing)
+
+
+def test_what_the_script_for_powershell_asks_is_answered_in_the_form_it_splits() -> None:
+    """`kind,word TAB help` a line, with all words in COMP_WORDS and the unfinished one in COMP_CWORD."""
+    asked = {"_PILOT_AGENT_COMPLETE": "fish_complete", "COMP_WORDS": "pilot-agent proxy --onE", "COMP_CWORD": "--onE"}
+    ended = run(env=asked)
+    assert ended.out.startswith("plain,--onEnvoyExit\t")

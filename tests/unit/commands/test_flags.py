@@ -1,4 +1,4 @@
-"""The parser of `proxy`'s flags, and that click's help, made from the same table, says the same."""
+"""The parser of flags, the tables, and that click's help and completion, made from them, say the same."""
 
 from random import Random
 from typing import Any
@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pilot_agent.commands.flags import LOGGING_FLAGS, Flag, Parsed, asks_for_help, log_options, parse, show
-from pilot_agent.commands.logging_flags import AgentCommand, option
-from pilot_agent.commands.proxy_flags import PROXY_FLAGS
+from pilot_agent.commands.flags import LOGGING_FLAGS, Flag, log_options, show
+from pilot_agent.commands.parsing import Parsed, parse
+from pilot_agent.commands.proxy_flags import PROXY_FLAGS, proxy_flags
+from pilot_agent.commands.root import option
 from pilot_agent.errors import EXIT_SETTINGS, UsageError
 from pilot_agent.log import LogOptions
 from pilot_agent.settings.model import ProxyFlags
@@ -42,7 +43,7 @@ def changed(*args: str) -> dict[str, Any]:
 
 
 def test_without_arguments_the_defaults_count() -> None:
-    assert parsed() == Parsed(DEFAULTS, [], [])
+    assert parsed() == Parsed(DEFAULTS, [], [], frozenset(), False)
 
 
 @pytest.mark.parametrize(
@@ -169,10 +170,85 @@ def test_any_values_in_any_form_are_read_back(given_values: list[tuple[str, Any]
 
 @pytest.mark.parametrize(
     ("args", "asks"),
-    [([], False), (["-h"], True), (["sidecar", "--help"], True), (["--helpful"], False), (["help"], False)],
+    [
+        ([], False),
+        (["-h"], True),
+        (["sidecar", "--help"], True),
+        (["--unheard", "-h", "--number=x"], True),
+        (["--helpful"], False),
+        (["help"], False),
+        (["--text", "-h"], False),
+        (["--", "--help"], False),
+    ],
 )
 def test_asking_for_help(args: list[str], asks: bool) -> None:
-    assert asks_for_help(args) is asks
+    assert parsed(*args).asks_for_help is asks
+
+
+SHORT = (
+    Flag("short", "short", False, "a switch", short="s"),
+    Flag("quiet", "quiet", False, "a switch", short="q"),
+    Flag("output", "output", "", "a text", choices=("json", "yaml"), short="o"),
+    Flag("stock", "stock", "auto", "a text that may stand alone", choices=("auto", "true", "false"), bare="true"),
+)
+
+
+@pytest.mark.parametrize(
+    ("args", "values"),
+    [
+        (["-s"], {"short": True}),
+        (["-s=false", "-q=1"], {"short": False, "quiet": True}),
+        (["-sq"], {"short": True, "quiet": True}),
+        (["-o", "json"], {"output": "json"}),
+        (["-ojson"], {"output": "json"}),
+        (["-o=json"], {"output": "json"}),
+        (["-sojson"], {"short": True, "output": "json"}),
+        (["--output", "yaml", "-o", "json"], {"output": "json"}),
+        (["--stock"], {"stock": "true"}),
+        (["--stock=false"], {"stock": "false"}),
+        (["--stock=auto"], {"stock": "auto"}),
+    ],
+)
+def test_short_flags_and_flags_that_may_stand_alone(args: list[str], values: dict[str, Any]) -> None:
+    found = parse(SHORT, args)
+    defaults = {"short": False, "quiet": False, "output": "", "stock": "auto"}
+    assert (found.values, found.words, found.unknown) == (defaults | values, [], [])
+    assert found.given == values.keys()
+
+
+def test_a_flag_that_may_stand_alone_takes_no_following_word() -> None:
+    found = parse(SHORT, ["--stock", "false"])
+    assert (found.values["stock"], found.words) == ("true", ["false"])
+
+
+@pytest.mark.parametrize(
+    ("args", "error"),
+    [
+        (["-o"], "flag needs an argument: -o"),
+        (["-oxml"], "invalid value for --output: 'xml' is not one of json, yaml"),
+        (["--stock=perhaps"], "invalid value for --stock: 'perhaps' is not one of auto, true, false"),
+        (["-s=maybe"], "invalid value for --short: 'maybe' is not a boolean: write true or false"),
+    ],
+)
+def test_errors_of_short_flags(args: list[str], error: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        parse(SHORT, args)
+    assert str(refused.value) == error
+
+
+@pytest.mark.parametrize("args", [["-x"], ["-sx"], ["-s", "-xs"]])
+def test_an_unknown_letter_makes_its_word_unknown(args: list[str]) -> None:
+    assert parse(SHORT, args).unknown == args[-1:]
+
+
+def test_help_may_share_a_dash() -> None:
+    assert parse(SHORT, ["-sh"]).asks_for_help
+    assert not parse(SHORT, ["-hs"]).asks_for_help
+
+
+def test_given_are_the_flags_on_the_command_line_even_with_their_default() -> None:
+    assert parsed("--number=5", "word", "--unheard", "--target", "stdout").given == {"number", "targets"}
+    assert parsed().given == frozenset()
 
 
 @pytest.mark.parametrize(
@@ -242,30 +318,12 @@ def test_logging_flags_make_log_options() -> None:
 # click, which makes help and completion
 
 
-def command() -> tuple[click.Command, list[dict[str, Any]]]:
-    """A command with all flags, and the values of each of its calls."""
-    calls: list[dict[str, Any]] = []
-
-    @click.command(cls=AgentCommand, context_settings={"ignore_unknown_options": True})
-    @click.argument("words", nargs=-1, type=click.UNPROCESSED)
-    def run(words: tuple[str, ...], **values: Any) -> None:
-        del words
-        calls.append(values)
-
-    declared: Any = run
-    for flag in reversed(ALL):
-        declared = option(flag)(declared)
-    return declared, calls
-
-
-def clicked(*args: str) -> dict[str, Any]:
-    made, calls = command()
-    made.main(list(args), standalone_mode=False)
-    return calls[0]
+def command() -> click.Command:
+    return click.Command("all", params=[option(flag) for flag in ALL])
 
 
 def test_click_knows_the_same_names() -> None:
-    options = [each for each in command()[0].params if isinstance(each, click.Option)]
+    options = [each for each in command().params if isinstance(each, click.Option)]
     names = {name: each for each in options for name in (*each.opts, *each.secondary_opts)}
     assert {name for name in names if not name.startswith("--no-")} == {f"--{flag.name}" for flag in ALL}
     assert {name for name in names if name.startswith("--no-")} == {
@@ -275,12 +333,8 @@ def test_click_knows_the_same_names() -> None:
         assert names[f"--{flag.name}"].name == flag.attribute
 
 
-def test_click_has_the_same_defaults() -> None:
-    assert clicked() == parse(ALL, []).values
-
-
 def test_clicks_help_tells_every_flag_effect_and_default() -> None:
-    made = command()[0]
+    made = command()
     text = " ".join(made.get_help(click.Context(made, terminal_width=10_000, max_content_width=10_000)).split())
     for flag in ALL:
         assert f"--{flag.name}" in text
@@ -288,49 +342,21 @@ def test_clicks_help_tells_every_flag_effect_and_default() -> None:
         assert " ".join(flag.help.split()) in text
 
 
-SAMPLES: dict[str, list[str]] = {
-    "domain": ["--domain", "x.y"],
-    "concurrency": ["--concurrency=3"],
-    "onEnvoyExit": ["--onEnvoyExit", "exit"],
-    "maxCrashes": ["--maxCrashes=1"],
-    "crashWindow": ["--crashWindow", "1m30s"],
-    "profiling": ["--no-profiling"],
-    "restartHungEnvoy": ["--restartHungEnvoy=true"],
-    "log_as_json": ["--log_as_json"],
-    "log_target": ["--log_target", "a", "--log_target", "b"],
-    "vklog": ["--vklog", "2"],
-}
-
-
-@pytest.mark.parametrize("name", SAMPLES)
-def test_click_reads_values_as_the_parser_does(name: str) -> None:
-    flag = next(each for each in ALL if each.name == name)
-    values = parse(ALL, SAMPLES[name]).values
-    assert values[flag.attribute] != flag.default
-    assert clicked(*SAMPLES[name]) == values
-
-
-@pytest.mark.parametrize(
-    "args",
-    [
-        ["--maxCrashes=0"],
-        ["--onEnvoyExit", "die"],
-        ["--crashWindow", "5"],
-        ["--concurrency=x"],
-        ["--profiling=maybe"],
-        ["--domain"],
-    ],
-)
-def test_click_refuses_what_the_parser_refuses(args: list[str]) -> None:
-    with pytest.raises(UsageError):
-        parse(ALL, args)
-    with pytest.raises(click.UsageError):
-        clicked(*args)
-
-
 def test_click_completes_the_choices() -> None:
-    made = command()[0]
+    made = command()
     context = click.Context(made)
     parameter = next(each for each in made.params if each.name == "on_envoy_exit")
     assert [item.value for item in parameter.shell_complete(context, "")] == ["restart", "exit"]
     assert [item.value for item in parameter.shell_complete(context, "e")] == ["exit"]
+
+
+@pytest.mark.parametrize(
+    ("args", "stock"),
+    [([], "auto"), (["--stockEnvoy"], "true"), (["--stockEnvoy=false"], "false"), (["--stockEnvoy", "router"], "true")],
+)
+def test_stock_envoy_may_stand_alone(args: list[str], stock: str) -> None:
+    found = parse(PROXY_FLAGS, [*args, "--deepMerge"])
+    assert (found.values["stock_envoy"], found.values["deep_merge"]) == (stock, True)
+    assert proxy_flags(found) == ProxyFlags(
+        role=found.words[0] if found.words else "sidecar", stock_envoy=stock, deep_merge=True
+    )

@@ -5,12 +5,14 @@ import signal
 import socket
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
-import click
 import pytest
 
-from pilot_agent.commands.root import SUBCOMMANDS, rearrange, root
+from pilot_agent.commands.line import find, rearrange
+from pilot_agent.commands.root import SUBCOMMANDS
+from pilot_agent.commands.table import COMMANDS, Command
 from tests.unit.commands.runner import COMMAND, answer, peer, run
 
 
@@ -29,13 +31,25 @@ def test_every_subcommand_has_help_and_help_knows_every_subcommand(name: str) ->
     assert run("help", name) == ended
 
 
-@pytest.mark.parametrize("name", [name for name in SUBCOMMANDS if name != "completion"])
-def test_every_flag_has_help_with_its_default(name: str) -> None:
-    command = root.get_command(click.Context(root), name)
-    assert command is not None
-    options = [parameter for parameter in command.params if isinstance(parameter, click.Option)]
-    assert options
-    assert [option.opts for option in options if "default" not in (option.help or "")] == []
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: str(command.name))
+def test_every_flag_has_an_effect_and_tells_its_default(command: Command) -> None:
+    flags = command.all_flags()
+    assert [flag.name for flag in flags if not flag.effect or "(default" not in flag.help] == []
+    for names in ([flag.name for flag in flags], [flag.attribute for flag in flags]):
+        assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: str(command.name))
+def test_every_command_has_a_summary_a_help_and_a_function(command: Command) -> None:
+    assert command.summary.endswith(".") and command.help.strip()
+    module, _, function = command.reference.partition(":")
+    assert callable(getattr(import_module(module), function))
+
+
+def test_hidden_commands_can_be_called_but_are_not_shown() -> None:
+    for command in COMMANDS:
+        assert find(command.name) is command
+        assert (command.name in SUBCOMMANDS) is not command.is_hidden
 
 
 @pytest.mark.parametrize(
@@ -48,13 +62,17 @@ def test_every_flag_has_help_with_its_default(name: str) -> None:
         (("request", "--nosuch", "GET", "x"), 255, "unknown flag: --nosuch"),
         (("version", "--nosuch=1"), 255, "unknown flag: --nosuch"),
         (("version", "-x"), 255, "unknown flag: -x"),
-        (("wait", "--url"), 255, "option '--url' requires an argument"),
-        (("version", "--log_as_json=maybe"), 255, "invalid argument for --log_as_json: 'maybe' is not a boolean"),
+        (("wait", "--url"), 255, "flag needs an argument: --url"),
+        (("version", "--log_as_json=maybe"), 255, "invalid value for --log_as_json: 'maybe' is not a boolean"),
         (("version", "--log_output_level", "loud"), 255, "--log_output_level: unknown level 'loud'"),
         (("version", "--log_target", "/nosuch/dir/log"), 255, "--log_target /nosuch/dir/log: No such file"),
-        (("version", "--vklog", "x"), 255, "invalid value for '--vklog'"),
+        (("version", "--vklog", "x"), 255, "invalid value for --vklog: 'x' is not an integer"),
         (("request", "GET"), 255, "missing argument 'PATH'"),
-        (("completion", "powershell"), 255, "there is no completion for powershell"),
+        (("request",), 255, "missing argument 'METHOD'"),
+        (("wait", "now"), 255, "got unexpected extra argument (now)"),
+        (("version", "a", "b"), 255, "got unexpected extra arguments (a b)"),
+        (("proxy", "gateway"), 255, "invalid proxy Type: gateway; use one of sidecar, router"),
+        (("help", "wiat"), 255, 'unknown command "wiat" for "pilot-agent"; did you mean "wait"?'),
     ],
 )
 def test_what_the_caller_got_wrong_is_one_line_and_255(args: tuple[str, ...], code: int, error: str) -> None:
@@ -78,6 +96,8 @@ def test_what_the_caller_got_wrong_is_one_line_and_255(args: tuple[str, ...], co
         (["help"], ["--help"]),
         (["--help"], ["--help"]),
         (["--nosuch", "wiat"], ["wiat"]),
+        (["--", "version", "-s"], ["version", "-s"]),
+        (["--no-log_as_json", "wait"], ["wait", "--no-log_as_json"]),
         ([], []),
     ],
 )
@@ -158,9 +178,14 @@ HEAVY = {"aiohttp", "asyncio", "jinja2", "msgspec", "psutil", "watchfiles", "pro
 @pytest.mark.parametrize(
     ("args", "unwanted"),
     [
-        (["version"], {"http.client", "socket", "json", "difflib", "pilot_agent.settings"}),
+        (["version"], {"click", "pathlib", "http.client", "socket", "json", "difflib", "pilot_agent.settings"}),
         (["--help"], {"http.client", "socket", "json", "pilot_agent.settings", "pilot_agent.commands.wait"}),
-        (["wait", "--timeoutSeconds=0", "--url=http://127.0.0.1:1/"], {"http.client", "pilot_agent.settings"}),
+        (
+            ["wait", "--timeoutSeconds=0", "--url=http://127.0.0.1:1/"],
+            {"click", "pathlib", "http.client", "json", "pilot_agent.settings", "pilot_agent.commands.version"},
+        ),
+        (["request", "GET"], {"click", "http.client", "socket", "pilot_agent.settings"}),
+        (["proxy", "gateway"], {"click", "pilot_agent.commands.wait"}),
     ],
 )
 def test_a_subcommand_imports_only_what_it_needs(args: list[str], unwanted: set[str], tmp_path: Path) -> None:

@@ -1,0 +1,156 @@
+"""Every subcommand as data: names, help, flags, words, and which module runs it.
+
+Imports none of them. `line` finds and checks a command line by this table, `main` runs it, `root` shows its help and
+completes it, `collateral` documents it.
+"""
+
+from typing import NamedTuple
+
+from pilot_agent.commands.flags import LOGGING_FLAGS, Flag
+
+
+class Words(NamedTuple):
+    """Positional arguments: `usage` as the help shows them, and how many there may be; `most` None is no bound."""
+
+    usage: str = ""
+    least: int = 0
+    most: int | None = 0
+
+
+class Command(NamedTuple):
+    """`pilot-agent <name>`; `run(parsed) -> int` in the module of that name, or of `module`, runs it.
+
+    `help` is in paragraphs; one that begins with a line of \\b keeps its lines.
+    """
+
+    name: str
+    summary: str
+    help: str
+    flags: tuple[Flag, ...] = ()
+    words: Words = Words()
+    module: str = ""
+    takes_proxy_flags: bool = False
+    ignores_unknown_flags: bool = False
+    is_hidden: bool = False
+
+    @property
+    def reference(self) -> str:
+        """Where its function is, as module:function."""
+        return f"pilot_agent.commands.{self.module or self.name}:run"
+
+    def all_flags(self) -> tuple[Flag, ...]:
+        """Its own, those of `proxy` where it takes them, and the logging flags."""
+        if not self.takes_proxy_flags:
+            return (*self.flags, *LOGGING_FLAGS)
+        from pilot_agent.commands.proxy_flags import PROXY_FLAGS  # imports the settings
+
+        return (*self.flags, *PROXY_FLAGS, *LOGGING_FLAGS)
+
+
+ROLE = Words("[sidecar|router|waypoint]", most=None)
+"""More words are ignored, as Istio's agent does."""
+
+COMMANDS = (
+    Command(
+        "proxy",
+        "Run Envoy as the proxy of this pod, VM or directory.",
+        """
+Run Envoy: bootstrap it, restart it, answer readiness and metrics on the status port, drain it.
+
+Without --configDir the configuration comes from istiod. Unknown flags are ignored, as Istio's agent does. Ctrl-C
+or SIGTERM drains Envoy and ends it.
+""",
+        words=ROLE,
+        takes_proxy_flags=True,
+        ignores_unknown_flags=True,
+    ),
+    Command(
+        "wait",
+        "Wait until the proxy is ready.",
+        """
+Wait until the proxy is ready.
+
+Each new reason why it is not is logged once. Fails with 255 and the last reason when the time is over.
+""",
+        (
+            Flag("timeoutSeconds", "timeout", 60, "Give up after so many seconds (default 60); 0 asks once", least=0),
+            Flag(
+                "requestTimeoutMillis",
+                "request_timeout",
+                500,
+                "How long one request may take, in milliseconds",
+                least=1,
+            ),
+            Flag(
+                "periodMillis",
+                "period",
+                500,
+                "Pause between two requests, in milliseconds (default 500). The first is made at once",
+                least=1,
+            ),
+            Flag(
+                "url", "url", "http://localhost:15021/healthz/ready", "What to ask; ready is status 200", metavar="URL"
+            ),
+        ),
+    ),
+    Command(
+        "request",
+        "Make one HTTP request to the agent or to Envoy's admin interface.",
+        """
+Make one HTTP request to http://localhost:<debug-port>/<path> and print the answer's body.
+
+Fails with 255 for a status above 399, 404 excepted. Redirects are followed. There are 60 seconds for all of it.
+""",
+        (
+            Flag(
+                "debug-port",
+                "debug_port",
+                15000,
+                "Port to send the request to: 15000 Envoy's admin interface, 15020 the agent, 15021 readiness, 15004",
+            ),
+        ),
+        Words("METHOD PATH [BODY]", least=2, most=None),
+    ),
+    Command(
+        "version",
+        "Print what this build is.",
+        "Print what this build is.",
+        (
+            Flag("short", "short", False, "Print only the version number", short="s"),
+            Flag(
+                "output",
+                "output",
+                "",
+                "Print as yaml or json (default: one line of text)",
+                choices=("yaml", "json"),
+                short="o",
+            ),
+        ),
+    ),
+    Command(
+        "completion",
+        "Print the completion script of a shell.",
+        """
+Print the completion script of a shell.
+
+\b
+bash (4.4 or later), for this session, and for all later ones:
+  source <(pilot-agent completion bash)
+  pilot-agent completion bash > ~/.local/share/bash-completion/completions/pilot-agent
+
+\b
+zsh, in a directory of $fpath, before compinit runs:
+  pilot-agent completion zsh > "${fpath[1]}/_pilot-agent"
+
+\b
+fish:
+  pilot-agent completion fish > ~/.config/fish/completions/pilot-agent.fish
+
+\b
+PowerShell, for this session; a line of $PROFILE does it for all later ones:
+  pilot-agent completion powershell | Out-String | Invoke-Expression
+""",
+        words=Words("bash|zsh|fish|powershell", most=None),
+    ),
+)
+"""In the order of the help text."""
