@@ -112,6 +112,28 @@ Fails with 255 for a status above 399, 404 excepted. Redirects are followed. The
         Words("METHOD PATH [BODY]", least=2, most=None),
     ),
     Command(
+        "drain",
+        "Drain Envoy, and wait until its connections are gone.",
+        """
+Ask the running agent to drain Envoy: answers tell clients to close their connections, listeners stay open.
+
+With --wait it returns when no connection is left, or fails with 255 and their number when the time is over; give a
+preStop hook fewer seconds than the pod's grace period has. Connections to readiness and metrics do not count.
+""",
+        (
+            Flag("wait", "wait", False, "Wait until no connection is left"),
+            Flag("timeoutSeconds", "timeout", 30, "With --wait, give up after so many seconds", least=0),
+            Flag("statusPort", "status_port", 15020, "The agent's port", least=1),
+            Flag(
+                "adminPort",
+                "admin_port",
+                15000,
+                "Port of Envoy's admin interface, which knows its connections",
+                least=1,
+            ),
+        ),
+    ),
+    Command(
         "version",
         "Print what this build is.",
         "Print what this build is.",

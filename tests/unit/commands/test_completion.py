@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pilot_agent.commands.root import SUBCOMMANDS
 from tests.unit.commands.runner import COMMAND, run
 
 
@@ -44,7 +45,7 @@ def completed_by_bash(line: list[str], path: str) -> list[str]:
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
-        (["pilot-agent", ""], ["proxy", "wait", "request", "version", "completion"]),
+        (["pilot-agent", ""], list(SUBCOMMANDS)),
         (["pilot-agent", "w"], ["wait"]),
         (["pilot-agent", "version", "--sh"], ["--short"]),
         (["pilot-agent", "wait", "--timeout"], ["--timeoutSeconds"]),
