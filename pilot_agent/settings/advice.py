@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 from pilot_agent.settings.environment import Environment
 from pilot_agent.settings.model import ProxyConfig, ProxyFlags
+from pilot_agent.settings.schema import PROXY_CONFIG_FIELDS
+from pilot_agent.values import TRUE_WORDS
 
 DNS_CAPTURE = "ISTIO_META_DNS_CAPTURE"
 CONNECTION_LIMIT = "ISTIO_META_GLOBAL_DOWNSTREAM_MAX_CONNECTIONS"
@@ -36,7 +38,7 @@ def _fields(config: ProxyConfig) -> Iterator[str]:
     values = config.values
     if values.get("zipkinAddress"):
         yield "zipkinAddress is deprecated and has no effect: set tracing.zipkin.address"
-    if not config.is_default("statNameLength"):
+    if values["statNameLength"] != PROXY_CONFIG_FIELDS["statNameLength"].default:
         yield "statNameLength has no effect"
     for name in ("openCensusAgent", "stackdriver"):
         if name in config.tracing:
@@ -47,7 +49,9 @@ def _fields(config: ProxyConfig) -> Iterator[str]:
 
 def _mix_ups(environment: Environment, config: ProxyConfig) -> Iterator[str]:
     metadata = config.proxy_metadata
-    if metadata.get(DNS_CAPTURE) in ("true", "1") and not environment.is_set(DNS_CAPTURE):
+    if environment.text("XDS_AUTH_PROVIDER"):
+        yield "XDS_AUTH_PROVIDER has no effect"
+    if metadata.get(DNS_CAPTURE) in TRUE_WORDS and not environment.is_set(DNS_CAPTURE):
         yield (f"proxyMetadata.{DNS_CAPTURE} alone starts no DNS proxy: set it as a variable of the container too")
     if environment.is_set(CONNECTION_LIMIT) and CONNECTION_LIMIT not in metadata:
         yield (
@@ -58,7 +62,7 @@ def _mix_ups(environment: Environment, config: ProxyConfig) -> Iterator[str]:
     if in_environment and not in_metadata:
         yield (
             f"the variable {METRICS_ACCESS} closes the agent's /stats/prometheus only, Envoy's own metrics port stays "
-            "open: put it into proxyMetadata too"
+            'open: put it into proxyMetadata too, as "true"'
         )
     if in_metadata and not in_environment:
         yield (

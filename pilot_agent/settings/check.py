@@ -30,14 +30,17 @@ def check(config: ProxyConfig) -> None:
 
 
 def _told(config: ProxyConfig, path: str, text: str) -> str:
-    source = config.sources.get(path.split(".", maxsplit=1)[0], "default")
+    """The source of the field itself where layers were merged deeply, else of the top-level field it is in."""
+    parts = path.split(".")
+    above = [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
+    source = next((config.sources[name] for name in above if name in config.sources), "default")
     return f"{path} (from {source}){'' if text.startswith(' ') else ': '}{text}"
 
 
 def _texts(values: Mapping[str, Any]) -> Faults:
-    for name in ("configPath", "binaryPath"):
+    for name, what in (("configPath", "a directory"), ("binaryPath", "Envoy's binary")):
         if not values.get(name):
-            yield name, " is empty"
+            yield name, f" is empty: give {what}, or leave it out"
     if not values.get("serviceCluster") and values.get("tracingServiceName") is None:
         yield "serviceCluster", " is empty: give a name, or set tracingServiceName"
 
@@ -54,9 +57,14 @@ def _durations(values: Mapping[str, Any]) -> Faults:
     drain = Duration(*values["drainDuration"])
     if drain.milliseconds < 1 or not drain.is_whole_seconds:
         yield "drainDuration", f"{drain} must be at least 1s and whole seconds"
+    flush = Duration(*(values.get("fileFlushInterval") or (0,)))
+    if flush.nanoseconds < 0:
+        yield "fileFlushInterval", f"{flush} is negative: give 1s, say"
 
 
 def _addresses(values: Mapping[str, Any]) -> Faults:
+    if not values.get("discoveryAddress"):
+        yield "discoveryAddress", " is empty: give istiod's host:port, or leave it out"
     for name in ("discoveryAddress", "statsdUdpAddress", "zipkinAddress"):
         yield from _address(name, values.get(name), is_host_ip_known=name == "zipkinAddress")
     for name in ("envoyMetricsService", "envoyAccessLogService"):
@@ -128,7 +136,7 @@ def _connections(values: Mapping[str, Any]) -> Faults:
         path = f"connectionSettings.{name}"
         if isinstance(value, Duration):
             if value.nanoseconds < 0:
-                yield path, f"{value} is negative"
+                yield path, f"{value} is negative: give 0s or more"
         elif isinstance(value, int) and not isinstance(value, bool):
             least = LEAST_WINDOW if name.startswith("http2Initial") else 1
             if value < least:

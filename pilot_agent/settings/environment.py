@@ -11,6 +11,8 @@ from pilot_agent.values import Duration, parse_bool
 
 type_names = {str: "text", bool: "boolean", int: "integer", Duration: "duration"}
 
+_LARGEST = 2**63 - 1
+
 
 class Variable(NamedTuple):
     """One variable: `default` also fixes its type (str, bool, int or Duration).
@@ -226,8 +228,12 @@ class Environment:
             return _parse(raw, variable.default)
         except ValueError:
             kind = type_names[type(variable.default)]
+            article = "an" if kind == "integer" else "a"
+            seen = (
+                "(hidden)" if variable.name.endswith("KEY") else repr(raw)
+            )  # a key put where only its format is asked for
             self.warnings.append(
-                f"{variable.name}={raw!r} is not a {kind}: using the default, {_show(variable.default)}"
+                f"{variable.name}={seen} is not {article} {kind}: using the default, {_show(variable.default)}"
             )
             return variable.default
 
@@ -284,10 +290,18 @@ def _parse(raw: str, default: object) -> object:
     if isinstance(default, bool):
         return parse_bool(raw)
     if isinstance(default, int):
-        return int(raw)
+        return parse_integer(raw)
     if isinstance(default, Duration):
         return Duration.parse(raw)
     return raw
+
+
+def parse_integer(text: str) -> int:
+    """A decimal integer of 64 bits as Go reads it: no spaces, no underscores, no other digits. Raises ValueError."""
+    digits = text[1:] if text[:1] in ("+", "-") else text
+    if not (digits.isascii() and digits.isdigit()) or not -_LARGEST - 1 <= int(text) <= _LARGEST:
+        raise ValueError(f"{text!r} is not an integer")
+    return int(text)
 
 
 def _show(value: object) -> str:

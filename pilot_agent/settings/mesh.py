@@ -11,7 +11,7 @@ from typing import Any
 from pilot_agent.errors import SettingsError
 from pilot_agent.settings.model import ProxyConfig
 from pilot_agent.settings.reading import Reader, camel_case
-from pilot_agent.settings.schema import PROXY_CONFIG_FIELDS
+from pilot_agent.settings.schema import MESSAGES, ONE_OFS, PROXY_CONFIG_FIELDS
 
 KEPT_HEADERS = ("forwardedClientCert", "requestId", "attemptCount", "server", "envoyDebugHeaders")
 """Fields of proxyHeaders that a layer without them leaves as they were."""
@@ -78,6 +78,8 @@ class Layers:
         before = self._values.get(name)
         if name == "proxyMetadata":
             self._sources |= {f"{name}.{key}": source for key in value}
+        if self._is_deep and PROXY_CONFIG_FIELDS[name].kind == "message":
+            self._sources |= {".".join((name, *path)): source for path in _leaves(value)}
         if isinstance(before, dict) and isinstance(value, dict):
             value = self._merged(name, before, value, source)
         self._values[name] = value
@@ -86,12 +88,17 @@ class Layers:
     def _merged(self, name: str, before: dict[str, Any], value: dict[str, Any], source: str) -> dict[str, Any]:
         if name == "proxyMetadata":
             return {**before, **value}
-        is_message = PROXY_CONFIG_FIELDS[name].kind == "message"
-        if is_message and self._is_deep:
-            return _deeply(before, value)
+        field = PROXY_CONFIG_FIELDS[name]
+        if field.kind != "message":
+            return value
+        if name == "proxyHeaders" and value.get("forwardedClientCert") == "UNDEFINED":
+            value = {key: item for key, item in value.items() if key != "forwardedClientCert"}
+        kept = _deeply(field.message, before, value)
+        if self._is_deep:
+            return kept
         if name == "proxyHeaders":
             value = {**{key: before[key] for key in KEPT_HEADERS if key in before}, **value}
-        lost = [path for path in _leaves(before) if not _has(value, path)] if is_message else []
+        lost = [path for path in _leaves(kept) if not _has(value, path)]
         if lost:
             self.warnings.append(
                 f"{source}: {name} replaces the one of {self._sources[name]}: {', '.join(map('.'.join, lost))} "
@@ -106,12 +113,21 @@ class Layers:
         )
 
 
-def _deeply(before: Mapping[str, Any], value: Mapping[str, Any]) -> dict[str, Any]:
-    """Messages merged field by field, all the way down; lists and everything else are replaced."""
-    merged = dict(before)
-    for key, item in value.items():
-        old = merged.get(key)
-        merged[key] = _deeply(old, item) if isinstance(old, dict) and isinstance(item, dict) else item
+def _deeply(message: str, before: Mapping[str, Any], value: Mapping[str, Any]) -> dict[str, Any]:
+    """Messages merged field by field, all the way down; lists and everything else are replaced, so are one-ofs."""
+    displaced = {
+        name for group in ONE_OFS.get(message, ()) if any(each in value for each in group) for name in group
+    } - set(value)
+    merged = {key: item for key, item in before.items() if key not in displaced}
+    for field in MESSAGES[message]:
+        if field.name not in value:
+            continue
+        old, item = merged.get(field.name, {}), value[field.name]
+        if field.kind == "message":
+            item = _deeply(field.message, old, item)
+        elif field.kind == "messages":
+            item = old | {name: _deeply(field.message, old.get(name, {}), entry) for name, entry in item.items()}
+        merged[field.name] = item
     return merged
 
 

@@ -105,6 +105,18 @@ class ProxyConfig:
         return self.values.get("tracing") or {}
 
     @property
+    def metrics_service(self) -> dict[str, Any]:
+        return self.values.get("envoyMetricsService") or {}
+
+    @property
+    def access_log_service(self) -> dict[str, Any]:
+        return self.values.get("envoyAccessLogService") or {}
+
+    @property
+    def private_key_provider(self) -> dict[str, Any]:
+        return self.values.get("privateKeyProvider") or {}
+
+    @property
     def connection_settings(self) -> dict[str, Any]:
         return self.values.get("connectionSettings") or {}
 

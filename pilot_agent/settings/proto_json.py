@@ -6,6 +6,8 @@ from typing import Any
 from pilot_agent.settings.model import ProxyConfig
 from pilot_agent.settings.schema import MESSAGES, PROXY_CONFIG_FIELDS, Field
 
+_FIRST_WITH_EXPONENT = 10**21
+
 
 def proxy_config_json(config: ProxyConfig) -> dict[str, Any]:
     """camelCase names, zero values left out, durations as `45s`, 64-bit integers as texts, empty messages kept."""
@@ -37,4 +39,6 @@ def _shown(field: Field, value: Any) -> Any:
         return {name: _message(MESSAGES[field.message], entry) for name, entry in value.items()}
     if field.kind == "duration" or field.is_64_bit:
         return str(value)
+    if field.kind == "number" and float(value).is_integer() and abs(value) < _FIRST_WITH_EXPONENT:
+        return int(value)  # protobuf writes 100, not 100.0
     return value

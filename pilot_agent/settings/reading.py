@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from pilot_agent.errors import SettingsError
-from pilot_agent.settings.redaction import HIDDEN, is_secret
+from pilot_agent.settings.environment import parse_integer
+from pilot_agent.settings.redaction import HIDDEN, redacted
 from pilot_agent.settings.schema import MESSAGES, ONE_OFS, PROXY_CONFIG_FIELDS, Field
 from pilot_agent.values import Duration
 
@@ -48,9 +49,7 @@ class Reader:
         try:
             return _READERS[field.kind](field, value)
         except ValueError as error:
-            said = str(error)
-            if is_secret(path):
-                said = said.replace(repr(value), HIDDEN)
+            said = str(error).replace(repr(value), shown(path, value))
             raise SettingsError(f"{self._source}: {path}: {said}") from None
 
     def _message(self, name: str, document: Mapping[object, object], path: str) -> dict[str, Any]:
@@ -81,9 +80,14 @@ class Reader:
 
 def _mapping(value: object, path: str, source: str) -> Mapping[object, object]:
     if not isinstance(value, dict):
-        shown = HIDDEN if is_secret(path) else repr(value)
-        raise SettingsError(f"{source}: {path}: {shown} is not a mapping")
+        raise SettingsError(f"{source}: {path}: {shown(path, value)} is not a mapping")
     return value
+
+
+def shown(path: str, value: object) -> str:
+    """`value` as an error may quote it: what is secret inside is hidden."""
+    safe = redacted(path, value)
+    return HIDDEN if safe == HIDDEN else repr(safe)
 
 
 _BEYOND = float("inf")
@@ -96,10 +100,11 @@ def _text(_: Field, value: object) -> str:
 
 
 def _integer(field: Field, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | str):
+    is_float = isinstance(value, float) and value.is_integer()  # YAML's 1e3, JSON's 5.0: integers to protobuf
+    if isinstance(value, bool) or not (is_float or isinstance(value, int | str)):
         raise ValueError(f"{value!r} is not an integer")
     try:
-        number = int(value)
+        number = parse_integer(value) if isinstance(value, str) else int(value)  # type: ignore[call-overload]
     except ValueError:
         raise ValueError(f"{value!r} is not an integer") from None
     least, most = field.bounds
@@ -109,6 +114,11 @@ def _integer(field: Field, value: object) -> int:
 
 
 def _number(_: Field, value: object) -> float:
+    if isinstance(value, str):
+        try:
+            value = float(value)  # protobuf's JSON takes quoted numbers too
+        except ValueError:
+            raise ValueError(f"{value!r} is not a number") from None
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"{value!r} is not a number")
     if not -_BEYOND < value < _BEYOND:  # NaN is not either
@@ -141,19 +151,18 @@ def _map(_: Field, value: object) -> dict[str, str]:
         raise ValueError(f"{value!r} is not a mapping")
     for key, item in value.items():
         if not isinstance(item, str):
-            shown = str(item).lower() if isinstance(item, bool) else item
-            raise ValueError(
-                f"value {HIDDEN if is_secret(str(key)) else shown} of {key!r} is not a text: put it in quotes"
-            )
+            safe = str(item).lower() if isinstance(item, bool) else redacted(str(key), item)
+            raise ValueError(f"value {safe} of {key!r} is not a text: put it in quotes")
     return {str(key).lower() if isinstance(key, bool) else str(key): item for key, item in value.items()}
 
 
 def _list(field: Field, value: object) -> list[str]:
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+    if not isinstance(value, list):
         raise ValueError(f"{value!r} is not a list of texts")
-    unknown = [item for item in value if field.choices and item not in field.choices]
-    if unknown:
-        raise ValueError(f"{unknown[0]!r} is unknown; use {', '.join(field.choices)}")
+    if field.choices:
+        return [_enum(field, item) for item in value]
+    if not all(isinstance(item, str) for item in value):
+        raise ValueError(f"{value!r} is not a list of texts")
     return value
 
 

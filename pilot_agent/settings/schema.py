@@ -16,8 +16,8 @@ class Field(NamedTuple):
     """One field. `kind` says how a document's value is read and what it becomes; None or absent means unset.
 
     Kinds: text, integer, number, boolean, duration, enum (by `choices`, the first is its zero), list (of texts), map
-    (text to text), message (of `MESSAGES[message]`), messages (a map of them), free (kept as it is). A wrapper is
-    written even when zero.
+    (text to text), message (of `MESSAGES[message]`), messages (a map of them), free (kept as it is). A wrapper, or
+    another field that knows whether it is set, is written even when zero.
     """
 
     name: str
@@ -177,7 +177,9 @@ PROXY_CONFIG_FIELDS = {
         Field("configPath", "text", "./etc/istio/proxy", "directory the agent writes into and Envoy reads"),
         Field("binaryPath", "text", "/usr/local/bin/envoy", "Envoy's binary; where set, no other is tried"),
         Field("serviceCluster", "text", "istio-proxy", "node.cluster, with Istio's fallbacks"),
-        Field("tracingServiceName", "enum", None, "another rule for node.cluster", TRACING_SERVICE_NAMES),
+        Field(
+            "tracingServiceName", "enum", None, "another rule for node.cluster", TRACING_SERVICE_NAMES, is_wrapper=True
+        ),
         Field("drainDuration", "duration", Duration.parse("45s"), "Envoy's drain time; whole seconds"),
         Field("terminationDrainDuration", "duration", Duration.parse("5s"), "deadline of the shutdown"),
         Field("discoveryAddress", "text", "istiod.istio-system.svc:15012", "istiod; node metadata PILOT_SAN"),

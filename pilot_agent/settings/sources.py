@@ -13,6 +13,7 @@ from pilot_agent.settings.check import check
 from pilot_agent.settings.environment import Environment
 from pilot_agent.settings.mesh import Layers, parse_document
 from pilot_agent.settings.model import MeshSettings, ProxyConfig, ProxyFlags, Settings
+from pilot_agent.settings.reading import shown
 from pilot_agent.values import parse_port
 
 ROLES = ("sidecar", "router", "waypoint")
@@ -100,7 +101,7 @@ def _default_config(document: Mapping[str, object], path: str) -> Mapping[str, o
     if default_config is None:
         return {}
     if not isinstance(default_config, dict):
-        raise SettingsError(f"mesh file {path}: defaultConfig: expected a mapping, got {default_config!r}")
+        raise SettingsError(f"mesh file {path}: defaultConfig: expected a mapping, got {shown('', default_config)}")
     return default_config
 
 

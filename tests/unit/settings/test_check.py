@@ -13,14 +13,25 @@ INTRODUCTION = "failed to get proxy config: "
 @pytest.mark.parametrize(
     ("config", "fault"),
     [
-        ({"configPath": ""}, "configPath (from PROXY_CONFIG) is empty"),
-        ({"binaryPath": ""}, "binaryPath (from PROXY_CONFIG) is empty"),
+        ({"configPath": ""}, "configPath (from PROXY_CONFIG) is empty: give a directory, or leave it out"),
+        (
+            {"binaryPath": ""},
+            "binaryPath (from PROXY_CONFIG) is empty: give Envoy's binary, or leave it out",
+        ),
         ({"statusPort": 0}, "statusPort (from PROXY_CONFIG): 0 is not a port: ports go from 1 to 65535"),
         ({"statusPort": 65536}, "statusPort (from PROXY_CONFIG): 65536 is not a port: ports go from 1 to 65535"),
         ({"proxyAdminPort": -1}, "proxyAdminPort (from PROXY_CONFIG): -1 is not a port: ports go from 1 to 65535"),
         ({"drainDuration": "0s"}, "drainDuration (from PROXY_CONFIG): 0s must be at least 1s and whole seconds"),
         ({"drainDuration": "1500ms"}, "drainDuration (from PROXY_CONFIG): 1.5s must be at least 1s and whole seconds"),
         ({"drainDuration": "-5s"}, "drainDuration (from PROXY_CONFIG): -5s must be at least 1s and whole seconds"),
+        (
+            {"discoveryAddress": ""},
+            "discoveryAddress (from PROXY_CONFIG) is empty: give istiod's host:port, or leave it out",
+        ),
+        (
+            {"fileFlushInterval": "-1s"},
+            "fileFlushInterval (from PROXY_CONFIG): -1s is negative: give 1s, say",
+        ),
         (
             {"discoveryAddress": "istiod"},
             "discoveryAddress (from PROXY_CONFIG): 'istiod' is not an address: write host:port",

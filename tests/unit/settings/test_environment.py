@@ -55,9 +55,9 @@ def test_booleans_are_gos(words: list[str], expected: bool) -> None:
     [
         ("ISTIO_DELTA_XDS", "yes", "ISTIO_DELTA_XDS='yes' is not a boolean: using the default, true"),
         ("ISTIO_DUAL_STACK", "", "ISTIO_DUAL_STACK='' is not a boolean: using the default, false"),
-        ("ENVOY_STATUS_PORT", "http", "ENVOY_STATUS_PORT='http' is not a integer: using the default, 15021"),
-        ("ENVOY_STATUS_PORT", "", "ENVOY_STATUS_PORT='' is not a integer: using the default, 15021"),
-        ("ENVOY_STATUS_PORT", "1.5", "ENVOY_STATUS_PORT='1.5' is not a integer: using the default, 15021"),
+        ("ENVOY_STATUS_PORT", "http", "ENVOY_STATUS_PORT='http' is not an integer: using the default, 15021"),
+        ("ENVOY_STATUS_PORT", "", "ENVOY_STATUS_PORT='' is not an integer: using the default, 15021"),
+        ("ENVOY_STATUS_PORT", "1.5", "ENVOY_STATUS_PORT='1.5' is not an integer: using the default, 15021"),
         ("MINIMUM_DRAIN_DURATION", "5", "MINIMUM_DRAIN_DURATION='5' is not a duration: using the default, 5s"),
         ("MINIMUM_DRAIN_DURATION", "", "MINIMUM_DRAIN_DURATION='' is not a duration: using the default, 5s"),
     ],
