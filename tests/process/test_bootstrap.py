@@ -30,6 +30,7 @@ def started(running: AgentProcess, fake_envoy: FakeEnvoy, number: int = 1) -> di
 
 def mesh_mode(running: AgentProcess) -> AgentProcess:
     running.is_local = False
+    running.write_mesh(terminationDrainDuration="0s")
     return running
 
 

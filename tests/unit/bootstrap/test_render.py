@@ -260,6 +260,45 @@ def test_any_text_anywhere_comes_out_as_it_went_in(
     assert json.loads(json.dumps(document)) == document
 
 
+@given(st.lists(TEXTS | NASTY, min_size=6, max_size=6), st.lists(TEXTS | NASTY, min_size=1, max_size=3))
+def test_any_text_in_upstreams_and_annotations_comes_out_as_it_went_in(texts: list[str], sans: list[str]) -> None:
+    sni, root, chain, key, prefix, suffix = texts
+    tls = {
+        "mode": "MUTUAL",
+        "sni": f"s{sni}",
+        "caCertificates": f"r{root}",
+        "clientCertificate": f"c{chain}",
+        "privateKey": f"k{key}",
+        "subjectAltNames": sans,
+    }
+    settings = told(
+        {
+            "tracing": {"zipkin": {"address": "z:1"}, "tlsSettings": tls},
+            "envoyMetricsService": {"address": "m:1", "tlsSettings": tls},
+        },
+        annotations={
+            "sidecar.istio.io/statsInclusionSuffixes": f"x{suffix}".replace(",", ";"),
+            "sidecar.istio.io/statsHistogramBuckets": json.dumps({prefix: [1, 2.5]}),
+        },
+    )
+    document = RENDERER.render(TEMPLATE, context_of(settings))
+    for name, alpn in (("zipkin", []), ("envoy_metrics_service", ["h2"])):
+        cluster = next(each for each in document["static_resources"]["clusters"] if each["name"] == name)
+        found = cluster["transport_socket"]["typed_config"]
+        common = found["common_tls_context"]
+        assert (found["sni"], common["alpn_protocols"]) == (f"s{sni}", alpn)
+        assert common["tls_certificate_sds_secret_configs"][0]["name"] == f"file-cert:c{chain}~k{key}"
+        validation = common["combined_validation_context"]
+        assert validation["validation_context_sds_secret_config"]["name"] == f"file-root:r{root}"
+        wanted = [{"exact": san} for san in sans]
+        assert validation["default_validation_context"] == {"match_subject_alt_names": wanted}
+    stats = document["stats_config"]
+    assert stats["histogram_bucket_settings"] == [{"match": {"prefix": prefix}, "buckets": [1, 2.5]}]
+    suffixes = [each["suffix"] for each in stats["stats_matcher"]["inclusion_list"]["patterns"] if "suffix" in each]
+    assert suffixes[0] == f"x{suffix}".replace(",", ";").replace("{pod_ip}", "10.1.2.3")
+    assert json.loads(json.dumps(document)) == document
+
+
 # What the shipped template makes of its variables, where the golden documents do not show it
 
 
