@@ -134,6 +134,43 @@ preStop hook fewer seconds than the pod's grace period has. Connections to readi
         ),
     ),
     Command(
+        "bootstrap",
+        "Print the bootstrap that proxy would give to Envoy, or check it.",
+        """
+Print the bootstrap document that proxy with the same flags and environment would give to Envoy.
+
+Nothing is written and no port is taken. Warnings go to standard error. A customConfigFile is shown as it is. The
+document may carry secrets of your proxyMetadata or templates: it is what Envoy gets.
+""",
+        (
+            Flag("output", "output", "json", "Print as json or yaml", choices=("json", "yaml"), short="o"),
+            Flag(
+                "check",
+                "check",
+                False,
+                "Don't print it: have Envoy validate it, from a temporary file; 255 and Envoy's words when it refuses",
+            ),
+        ),
+        ROLE,
+        takes_proxy_flags=True,
+    ),
+    Command(
+        "config",
+        "Print the effective settings, each with its source.",
+        """
+Print the settings that proxy with the same flags and environment would have, and where each comes from.
+
+Settings that can't be used are the same error as there. Secrets are hidden.
+""",
+        (
+            Flag("output", "output", "table", "Print as table or json", choices=("table", "json"), short="o"),
+            Flag("strict", "strict", False, "Fail with 255, after printing everything, when there is a warning"),
+            Flag("all", "all", False, "Show fields and variables that nobody set, too"),
+        ),
+        ROLE,
+        takes_proxy_flags=True,
+    ),
+    Command(
         "version",
         "Print what this build is.",
         "Print what this build is.",
