@@ -94,3 +94,34 @@ def test_what_does_nothing_is_told(
 
 def test_a_service_cluster_flag_that_counts_is_no_warning() -> None:
     assert warnings({"serviceCluster": ""}, service_cluster="mine") == ()
+
+
+def test_what_counts_is_istios_default_not_who_said_it() -> None:
+    assert warnings({"statNameLength": 189}) == ()
+
+
+def test_a_variable_without_effect_is_told() -> None:
+    assert warnings(env={"XDS_AUTH_PROVIDER": "gcp"}) == ("XDS_AUTH_PROVIDER has no effect",)
+    assert warnings(env={"XDS_AUTH_PROVIDER": ""}) == ()
+
+
+@pytest.mark.parametrize("word", ["1", "t", "T", "TRUE", "True"])
+def test_every_spelling_of_true_captures_dns(word: str) -> None:
+    assert len(warnings({"proxyMetadata": {"ISTIO_META_DNS_CAPTURE": word}})) == 1
+    assert warnings({"proxyMetadata": {"ISTIO_META_DNS_CAPTURE": word}}, {"ISTIO_META_DNS_CAPTURE": word}) == ()
+
+
+def test_a_limit_in_both_places_is_as_the_injector_puts_it() -> None:
+    both = {"ISTIO_META_GLOBAL_DOWNSTREAM_MAX_CONNECTIONS": "5"}
+    assert warnings({"proxyMetadata": both}, both) == ()
+
+
+def test_a_metrics_switch_that_envoy_s_port_does_not_understand_is_told() -> None:
+    switch = {"METRICS_LOCALHOST_ACCESS_ONLY": "1"}
+    (warning,) = warnings({"proxyMetadata": switch}, switch)
+    assert warning.endswith('put it into proxyMetadata too, as "true"')
+
+
+def test_an_annotation_of_the_pod_that_is_in_the_injected_config_already_changes_nothing(tmp_path: Any) -> None:
+    annotation = {"proxy.istio.io/config": "tracing: {zipkin: {address: 'zipkin.istio-system:9411'}}\nconcurrency: 2"}
+    assert warnings(INJECTED_CONFIG, INJECTED, annotations=annotation) == ()

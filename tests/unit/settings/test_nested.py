@@ -1,25 +1,23 @@
-"""Nested messages of ProxyConfig: read by their schema, merged as Istio merges, written as proto3 JSON."""
+"""Nested messages of ProxyConfig, read by their schema: types, paths in errors and warnings, accessors."""
 
-import json
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from pilot_agent.errors import SettingsError
 from pilot_agent.settings.mesh import Layers
-from pilot_agent.settings.proto_json import proxy_config_json
+from pilot_agent.settings.model import ProxyConfig
 from pilot_agent.settings.schema import MESSAGES, ONE_OFS, PROXY_CONFIG_FIELDS
 from pilot_agent.values import Duration
+from tests.unit.settings.everything import EVERYTHING
 from tests.unit.settings.told import proxy_config, told
 
 
-def layered(*documents: dict[str, Any], is_deep: bool = False) -> Layers:
-    layers = Layers(is_deep=is_deep)
-    for number, document in enumerate(documents, start=1):
-        layers.add(document, str(number))
-    return layers
+def told_by_a_layer(document: dict[str, Any]) -> ProxyConfig:
+    """Without the detour over JSON, which can't say everything YAML can."""
+    layers = Layers()
+    layers.add(document, "1")
+    return layers.result()
 
 
 def values(**fields: Any) -> dict[str, Any]:
@@ -131,92 +129,62 @@ def test_of_two_tracers_in_one_document_the_last_counts() -> None:
     assert said.warnings == ("PROXY_CONFIG: tracing.zipkin is ignored: tracing.datadog stands beside it",)
 
 
-# Layers
+def test_enums_in_a_list_go_by_name_or_number() -> None:
+    agent = values(tracing={"openCensusAgent": {"context": [1, "B3"]}})["tracing"]["openCensusAgent"]
+    assert agent == {"context": ["W3C_TRACE_CONTEXT", "B3"]}
+    with pytest.raises(SettingsError, match=r"openCensusAgent.context: 'X' is unknown; use one of UNSPECIFIED, W3C"):
+        values(tracing={"openCensusAgent": {"context": ["X"]}})
 
 
-def test_a_layer_replaces_a_whole_message_and_says_what_is_lost() -> None:
-    layers = layered({"tracing": {"zipkin": {"address": "z:1"}, "sampling": 1}}, {"tracing": {"sampling": 5}})
-    assert layers.result().tracing == {"sampling": 5}
-    assert layers.warnings == [
-        "2: tracing replaces the one of 1: zipkin.address is lost; --deepMerge keeps what a layer does not name"
-    ]
+@pytest.mark.parametrize(("said", "read"), [(5.0, 5), (1e3, 1000), ("-5", -5)])
+def test_whole_numbers_are_integers_however_they_are_written(said: object, read: int) -> None:
+    found = values(statNameLength=said)["statNameLength"]
+    assert (found, type(found)) == (read, int)
 
 
-def test_a_layer_that_repeats_what_is_below_loses_nothing() -> None:
-    below = {"tracing": {"zipkin": {"address": "z:1"}}, "image": {"imageType": "a"}}
-    above = {"tracing": {"zipkin": {"address": "z:2"}, "sampling": 1}, "image": {"imageType": "b"}}
-    assert layered(below, above).warnings == []
+@pytest.mark.parametrize("said", ["1_000", " 5", "٣", "5.0", "", float("inf"), float("nan"), "9" * 5000])
+def test_what_only_python_takes_for_an_integer_is_none(said: object) -> None:
+    with pytest.raises(SettingsError, match=r"1: statNameLength: .* is not an integer"):
+        told_by_a_layer({"statNameLength": said})
 
 
-def test_a_deep_merge_keeps_what_a_layer_does_not_name() -> None:
-    below = {"tracing": {"zipkin": {"address": "z:1"}, "sampling": 1}, "extraStatTags": ["a"]}
-    above = {"tracing": {"sampling": 5, "tlsSettings": {"sni": "s"}}, "extraStatTags": ["b"]}
-    layers = layered(below, above, is_deep=True)
-    assert layers.result().tracing == {"zipkin": {"address": "z:1"}, "sampling": 5, "tlsSettings": {"sni": "s"}}
-    assert layers.result().extra_stat_tags == ["b"], "lists are replaced"
-    assert layers.warnings == []
+@pytest.mark.parametrize("said", ["nan", "inf", "-Infinity", True, None.__class__, [1]])
+def test_what_is_no_finite_number_is_none(said: object) -> None:
+    with pytest.raises(SettingsError, match=r"1: tracing.sampling: .* is not a (finite )?number"):
+        told_by_a_layer({"tracing": {"sampling": said}})
 
 
-def test_some_proxy_headers_stay_when_a_layer_does_not_name_them() -> None:
-    below = {
-        "proxyHeaders": {"server": {"value": "a"}, "requestId": {"disabled": True}, "preserveHttp1HeaderCase": True}
-    }
-    found = layered(below, {"proxyHeaders": {"attemptCount": {"disabled": True}}}).result().values["proxyHeaders"]
-    assert found == {
-        "server": {"value": "a"},
-        "requestId": {"disabled": True},
-        "attemptCount": {"disabled": True},
-    }
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"tracing": [{"lightstep": {"accessToken": "hunter2"}}]},
+        {"tracing": {"lightstep": [{"accessToken": "hunter2"}]}},
+        {"tracing": {"lightstep": {"accessToken": ["hunter2"]}}},
+        {"extraStatTags": {"token": "hunter2"}},
+        {"proxyMetadata": {"MY_TOKEN": {"a": "hunter2"}}},
+        {"proxyMetadata": {"A": {"password": "hunter2"}}},
+        {"configPath": {"secret": "hunter2"}},
+        {"readinessProbe": [{"httpHeaders": [{"name": "Authorization", "value": "hunter2"}]}]},
+    ],
+)
+def test_no_error_quotes_a_secret_inside_a_value(config: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError) as refused:
+        told(config)
+    assert "hunter2" not in str(refused.value)
+    assert "(hidden)" in str(refused.value)
 
 
-def test_each_key_of_proxy_metadata_has_its_own_source() -> None:
-    config = layered({"proxyMetadata": {"A": "1", "B": "1"}}, {"proxyMetadata": {"B": "2"}}).result()
-    assert config.proxy_metadata == {"A": "1", "B": "2"}
-    assert (config.sources["proxyMetadata.A"], config.sources["proxyMetadata.B"]) == ("1", "2")
+# Typed access
 
 
-# As JSON
-
-
-def test_zeros_are_left_out_but_for_wrappers_durations_and_empty_messages() -> None:
-    shown = proxy_config_json(
-        proxy_config(
-            tracing={
-                "sampling": 0,
-                "maxPathTagLength": 0,
-                "enableIstioTags": False,
-                "stackdriver": {"debug": False, "maxNumberOfAttributes": 0},
-                "tlsSettings": {"mode": "DISABLE", "sni": ""},
-            },
-            connectionSettings={"httpIdleTimeout": "0s"},
-            terminationDrainDuration="0s",
-            statsCompression=False,
-            concurrency=0,
-            gatewayTopology={"forwardClientCertDetails": "UNDEFINED", "proxyProtocol": {}},
-        )
-    )
-    assert shown["tracing"] == {
-        "enableIstioTags": False,
-        "stackdriver": {"maxNumberOfAttributes": "0"},
-        "tlsSettings": {},
-    }
-    assert shown["connectionSettings"] == {"httpIdleTimeout": "0s"}
-    assert shown["terminationDrainDuration"] == "0s"
-    assert shown["statsCompression"] is False
-    assert shown["concurrency"] == 0
-    assert shown["gatewayTopology"] == {"proxyProtocol": {}}
-
-
-texts = st.text(max_size=10)
-
-
-@given(texts, texts, st.integers(-(2**63), 2**63 - 1), st.dictionaries(texts, texts, max_size=3))
-def test_whatever_is_read_can_be_written_as_json(one: str, two: str, number: int, metadata: dict[str, str]) -> None:
-    said = proxy_config(
-        tracing={"customTags": {one: {"literal": {"value": two}}}, "stackdriver": {"maxNumberOfAttributes": number}},
-        proxyMetadata=metadata,
-        caCertificatesPem=[one, two],
-    )
-    shown = json.loads(json.dumps(proxy_config_json(said)))
-    assert shown["tracing"]["stackdriver"]["maxNumberOfAttributes"] == str(number)
-    assert shown["tracing"]["customTags"] == {one: {"literal": {"value": two}} if two else {"literal": {}}}
+def test_the_messages_the_bootstrap_needs_have_accessors() -> None:
+    config = proxy_config(**EVERYTHING)
+    assert config.metrics_service["address"] == "ms:6"
+    assert config.access_log_service["address"] == "als:5"
+    assert config.tracing["sampling"] == 1.5
+    assert config.connection_settings["httpIdleTimeout"] == Duration.of(1)
+    assert config.private_key_provider == {"qat": {"pollDelay": Duration.of(0.01), "fallback": False}}
+    assert config.statsd_udp_address == "s:2"
+    unset = proxy_config()
+    assert (unset.metrics_service, unset.access_log_service, unset.tracing, unset.connection_settings) == ({},) * 4
+    assert (unset.private_key_provider, unset.statsd_udp_address) == ({}, "")
