@@ -11,6 +11,7 @@ from pilot_agent.errors import EnvoyRefused
 _LOG_HEAD = re.compile(r"^(\[[^\]]*\])+\s*(\[[^\]]*\]\s*)?")
 _DUMP = re.compile(r"goo\.gle/\S+.*?^: ", re.DOTALL | re.MULTILINE)
 """A whole protobuf message, over many lines, that Envoy puts before the reason why it fails a constraint."""
+_REFUSAL = re.compile(r"error (.*?) ?initializing config", re.DOTALL)
 LONGEST_QUOTE = 1000
 
 
@@ -23,6 +24,15 @@ def judge(code: int, output: str, what: str) -> None:
     """Raises EnvoyRefused with Envoy's own words unless the exit code is 0."""
     if code != 0:
         raise EnvoyRefused(f"Envoy refuses {what} (exit code {code}): {own_words(output)}")
+
+
+def refusal_in(last_words: str) -> str | None:
+    """Why an Envoy that was really started refused its bootstrap, by its last words; None where that was not why.
+
+    `--mode validate` does not look at everything: a regular expression in the stats matcher, for one.
+    """
+    found = _REFUSAL.search(last_words)
+    return f"error {found[1]}" if found else None
 
 
 def own_words(output: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from pilot_agent.bootstrap.validate import judge, validation_argv
 from pilot_agent.envoy.admin import Admin
-from pilot_agent.errors import AgentError, SettingsError
+from pilot_agent.errors import AgentError, EnvoyRefused, SettingsError
 from pilot_agent.files.workspace import Workspace
 from pilot_agent.log import Log
 from pilot_agent.supervise.desired import AGENT_LOG_LEVEL_ANNOTATION, Desired, Inputs, work_out
@@ -27,6 +27,8 @@ class Change:
         self._logs, self._log = log, log.scope()
         self.refusal: str | None = None
         self.refused_total = 0
+        self._failed: tuple[Desired, str] | None = None
+        """A bootstrap that passed Envoy's check, and that no Envoy could start with; and why."""
 
     async def accept(self, current: Desired) -> Desired | None:
         """What should run now instead of `current`, checked by Envoy; None when nothing differs or it is refused."""
@@ -37,6 +39,8 @@ class Change:
             if not wanted.differs_from(current):
                 self._settled()
                 return None
+            if self._failed is not None and not wanted.differs_from(self._failed[0]):
+                raise EnvoyRefused(self._failed[1])
             await self.ask_envoy(wanted, "the changed bootstrap")
         except AgentError as error:
             self._refuse(str(error))
@@ -84,6 +88,12 @@ class Change:
             if candidate is not None:
                 candidate.unlink(missing_ok=True)
         judge(code, output, what)
+
+    def failed(self, wanted: Desired, why: str) -> None:
+        """An Envoy could not start with what was accepted: it is refused from now on."""
+        reason = f"Envoy refuses the changed bootstrap at its start: {why}"
+        self._failed = (wanted, reason)
+        self._refuse(reason)
 
     def _refuse(self, reason: str) -> None:
         if reason != self.refusal:

@@ -8,10 +8,11 @@ import asyncio
 import os
 from typing import NamedTuple
 
+from pilot_agent.bootstrap.validate import refusal_in
 from pilot_agent.envoy.admin import Admin
 from pilot_agent.envoy.epoch import Epoch
 from pilot_agent.envoy.process import ExitFacts
-from pilot_agent.errors import EXIT_GAVE_UP, SettingsError
+from pilot_agent.errors import EXIT_GAVE_UP, EnvoyRefused, SettingsError
 from pilot_agent.node.cgroup import Memory, read_memory
 from pilot_agent.supervise.change import Change
 from pilot_agent.supervise.desired import Desired
@@ -52,6 +53,10 @@ class Serving:
         self.first_ready: float | None = None
         """Seconds from the start of the agent's process."""
         self.accepted_changes = 0
+        self._last_good: Desired | None = None
+        """What the last Envoy that served was started with."""
+        self._is_poisoned = False
+        """A failed heir has made the shared memory of this generation unusable for every later one."""
         self._memory: Memory | None = None
         self._watching_start: asyncio.Task[None] | None = None
         self._changing: asyncio.Task[None] | None = None
@@ -77,6 +82,7 @@ class Serving:
     async def _watch_start(self, running: Running) -> None:
         await until_serving(self.admin(), running.epoch.number, self._lifecycle.explain)
         running.epoch = running.epoch._replace(base_id=self._envoys.base_id())
+        self._last_good = self.desired
         self._lifecycle.to(State.SERVING, f"{running} serves")
         if self.first_ready is None:
             self.first_ready = self._prepared.phases.end("ready")
@@ -106,9 +112,14 @@ class Serving:
         )
         is_first_end, self.last_exit = self.last_exit is None, LastExit(facts, verdict.reason)
         self._log.error(verdict.text)
+        refusal = refusal_in(running.output.last_words) if facts.code == 1 else None
         if is_first_end and self.first_ready is None and facts.code == 1:
             # It may have refused its bootstrap: that is a fault of the settings, and no restart mends it.
             await self.change.ask_envoy(self.desired, "the bootstrap")
+            if refusal is not None:
+                raise EnvoyRefused(f"Envoy refuses the bootstrap at its start: {refusal}")
+        elif refusal is not None:
+            self._go_back(refusal)
         code, delay = self._decide(facts, verdict)
         if delay is None:
             self._lifecycle.to(State.STOPPING, verdict.text)
@@ -140,6 +151,7 @@ class Serving:
             self._use(await self.change.accept(self.desired))
         self._lifecycle.to(State.STARTING, f"Envoy starts again at epoch 0 after: {reason}")
         self.restarts[reason] += 1
+        self._is_poisoned = False
         self.serve(self._spawn(Epoch(can_hot_restart=self._prepared.epoch.can_hot_restart)))
 
     def after_hung_check(self) -> None:
@@ -179,7 +191,7 @@ class Serving:
                     "accepted by a worker that goes may be reset; Envoy hands its accept queues over one by one"
                 )
             self._use(wanted)
-            if self._lifecycle.state is State.SERVING and current.epoch.base_id is not None:
+            if self._lifecycle.state is State.SERVING and current.epoch.base_id is not None and not self._is_poisoned:
                 await self._hot_restart(current)
             else:
                 await self._restart_fully("the bootstrap changed, and hot restart is not possible now")
@@ -189,6 +201,17 @@ class Serving:
             self._prepared.write_bootstrap(wanted)
             self.desired = wanted
             self.accepted_changes += 1
+
+    def _go_back(self, refusal: str) -> bool:
+        """Desire again what worked last, when what is desired now can't be started; whether there was such."""
+        good = self._last_good
+        if good is None or not self.desired.differs_from(good):
+            return False
+        self.change.failed(self.desired, refusal)
+        self._prepared.write_bootstrap(good)
+        self.desired = good
+        self.accepted_changes -= 1
+        return True
 
     async def _hot_restart(self, current: Running) -> None:
         self._lifecycle.to(State.HOT_RESTARTING, "the bootstrap changed")
@@ -203,9 +226,15 @@ class Serving:
         failure = await self.change.until_heir_serves(heir, self.admin())
         if failure is not None:
             self._log.error(f"hot restart failed: {failure}")
+            self._is_poisoned = True
+            refusal = refusal_in(heir.output.last_words)
+            if refusal is not None and self._envoys.current is current and self._go_back(refusal):
+                self._lifecycle.to(State.SERVING, f"{current} goes on with the bootstrap it has")
+                return
             await self._restart_fully("a failed heir leaves the shared memory unusable for every later one")
             return
         heir.is_heir, current.is_retired = False, True
+        self._last_good = self.desired
         self._envoys.inherit()
         self.restarts["hot-restart"] += 1
         self.watchdog.forget()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pilot_agent.bootstrap.validate import LONGEST_QUOTE, judge, own_words, validation_argv
+from pilot_agent.bootstrap.validate import LONGEST_QUOTE, judge, own_words, refusal_in, validation_argv
 from pilot_agent.errors import EnvoyRefused
 
 HEAD = "[2026-11-24 01:35:33.134][24177][critical][main] [source/server/config_validation/server.cc:76] "
@@ -84,3 +84,16 @@ def test_a_refusal_carries_envoys_words(code: int) -> None:
         f"Envoy refuses the changed bootstrap (exit code {code}): "
         "error initializing configuration '3.json': malformed IP address: nowhere"
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ("error `missing ): bad(` initializing config 'goo.gle/debugonly", "error `missing ): bad(`"),
+        ("first; error `x` initializing config 'a'; later", "error `x`"),
+        ("previous envoy process is still initializing", None),
+        ("", None),
+    ],
+)
+def test_what_a_started_envoy_says_of_its_bootstrap(words: str, reason: str | None) -> None:
+    assert refusal_in(words) == reason
