@@ -211,5 +211,12 @@ PowerShell, for this session; a line of $PROFILE does it for all later ones:
 """,
         words=Words("bash|zsh|fish|powershell", most=None),
     ),
+    Command(
+        "collateral",
+        "Write the reference pages of the documentation.",
+        "Write the reference pages of flags, variables, fields, metadata and files, made from the code's own tables.",
+        (Flag("directory", "directory", "docs/reference", "Directory to write the pages into", metavar="DIR"),),
+        is_hidden=True,
+    ),
 )
 """In the order of the help text."""
