@@ -54,6 +54,7 @@ class Answers(NamedTuple):
     build: Build | None = None
     addresses: Mapping[str, str | None] = {}
     annotations: Mapping[str, str] | None = None
+    warnings: tuple[str, ...] = ()
 
 
 class Inputs(NamedTuple):
@@ -117,7 +118,7 @@ def work_out(inputs: Inputs, *, needs_binary: bool = True) -> Desired:
     pod = read_pod_info()
     settings = _settings(inputs, pod)
     unknown: list[str] = []
-    warnings: list[str] = [*settings.warnings, *pod.warnings]
+    warnings: list[str] = [*settings.warnings, *pod.warnings, *inputs.answers.warnings]
     settings = settings._replace(proxy_config=_with_statsd(settings.proxy_config, inputs.answers, unknown, warnings))
     addresses = node_addresses(settings.environment.text("INSTANCE_IP"), settings.annotations)
     node = build_node(settings, pod, addresses, __version__, inputs.answers.surroundings)

@@ -191,6 +191,12 @@ def _open_ports(desired: Desired) -> socket:
         (family.wildcard, environment.number("ENVOY_STATUS_PORT"), "ENVOY_STATUS_PORT, readiness"),
         (family.wildcard, environment.number("ENVOY_PROMETHEUS_PORT"), "ENVOY_PROMETHEUS_PORT, Envoy's metrics"),
     ]
+    if not settings.is_local:
+        addresses += [
+            (family.wildcard, environment.number(name), f"{name}, metrics over mutual TLS")
+            for name in ("ENVOY_SECURE_METRICS_PORT", "ENVOY_SECURE_MERGED_METRICS_PORT")
+            if environment.number(name)
+        ]
     if settings.is_local:
         options = mesh_options(desired)
         addresses += [

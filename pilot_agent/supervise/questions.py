@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pilot_agent.clock import Clock, Deadline
+from pilot_agent.cloud.platform import CloudVariables, find_platform
 from pilot_agent.envoy.build import Build, extensions_argv, read_build
 from pilot_agent.envoy.command import Launch
 from pilot_agent.envoy.process import Child
@@ -26,7 +27,8 @@ def find_out(
     inputs: Inputs, clock: Clock, is_stopping: Callable[[], bool], *, needs_binary: bool = True
 ) -> tuple[Inputs, Desired]:
     """What should run, once everything it depends on is known; `inputs` with the answers. Raises SettingsError."""
-    answers = inputs.answers._replace(surroundings=look_around(inputs))
+    surroundings, said = look_around(inputs)
+    answers = inputs.answers._replace(surroundings=surroundings, warnings=said)
     inputs = inputs._replace(answers=answers)
     desired = work_out(inputs, needs_binary=needs_binary)
     answers = answers._replace(annotations=dict(desired.settings.annotations))
@@ -36,21 +38,28 @@ def find_out(
     return inputs, work_out(inputs, needs_binary=needs_binary)
 
 
-def look_around(inputs: Inputs) -> Surroundings:
-    """Sockets of others, and the cloud. Raises SettingsError for a workload socket that should be served and is not."""
+def look_around(inputs: Inputs) -> tuple[Surroundings, tuple[str, ...]]:
+    """The cloud and the sockets of others, and what went wrong on the way.
+
+    Raises SettingsError for a workload socket that should be served by somebody and is not.
+    """
     if inputs.flags.config_dir:
-        return NOTHING_AROUND  # local mode has no use for either
+        return NOTHING_AROUND, ()  # local mode has no use for either
     environment = Environment(inputs.variables)
+    cloud = find_platform(CloudVariables.of(environment))
+    surroundings = Surroundings(cloud.platform)
     name = environment.text("WORKLOAD_IDENTITY_SOCKET_FILE")
     directory, credential = Path(WORKLOAD_SDS_DIRECTORY), Path(CREDENTIAL_SDS_SOCKET)
     if name == "socket" and not (directory / name).exists() and not credential.exists():
-        return NOTHING_AROUND
+        return surroundings, cloud.warnings
     from pilot_agent.identity.socket_probe import find_workload_socket, is_serving_http2
 
-    return Surroundings(
-        has_workload_sds=find_workload_socket(directory, name).is_external,
-        has_credential_socket=is_serving_http2(credential),
+    workload = find_workload_socket(directory, name)
+    stale = () if workload.state != "stale" else (f"nobody answers on {workload.path}: taken for a leftover",)
+    surroundings = surroundings._replace(
+        has_workload_sds=workload.is_external, has_credential_socket=is_serving_http2(credential)
     )
+    return surroundings, (*cloud.warnings, *stale)
 
 
 def names_to_resolve(desired: Desired) -> list[str]:

@@ -126,7 +126,9 @@ def test_bad_proxy_config(agent: MakeAgent, fake_envoy: FakeEnvoy, fields: dict[
         ({"PROXY_CONFIG": "[1]"}, "PROXY_CONFIG: expected a mapping of fields, got list"),
         ({"ISTIO_PROMETHEUS_ANNOTATIONS": ""}, "ISTIO_PROMETHEUS_ANNOTATIONS"),
         ({"ISTIO_PROMETHEUS_ANNOTATIONS": '{"port": "15090"}'}, "15090"),
-        ({"ISTIO_METAJSON_X": "{"}, "ISTIO_METAJSON_X: '{' is not JSON"),
+        ({"ISTIO_META_LABELS": "x"}, "ISTIO_META_LABELS"),
+        ({"ISTIO_META_ENVOY_STATUS_PORT": "1"}, "ISTIO_META_ENVOY_STATUS_PORT"),
+        ({"ISTIO_META_POD_PORTS": "x"}, "ISTIO_META_POD_PORTS"),
         ({"ISTIO_META_DNS_CAPTURE": ""}, "ISTIO_META_DNS_CAPTURE: '' is not a boolean"),
     ],
 )

@@ -257,3 +257,12 @@ def test_a_changed_annotation_of_stats_hands_over(agent: MakeAgent, fake_envoy: 
     tags = [each["tag_name"] for each in fake_envoy.starts[1]["config"]["stats_config"]["stats_tags"]]
     assert {"one", "two"} <= set(tags)
     assert running.stop() == 0
+
+
+def test_a_cloud_that_was_named_gives_locality_and_platform_metadata(agent: MakeAgent, fake_envoy: FakeEnvoy) -> None:
+    env = {"CLOUD_PLATFORM": "gcp", "GCP_METADATA": "shop|42|cluster-1|europe-west1-b", "GCP_ZONE": "europe-west1-b"}
+    running = mesh_mode(agent(env=env))
+    node = started(running.start(), fake_envoy)["config"]["node"]
+    assert node["locality"] == {"region": "europe-west1", "zone": "europe-west1-b"}
+    assert node["metadata"]["PLATFORM_METADATA"]["gcp_project"] == "shop"
+    assert running.stop() == 0
