@@ -194,12 +194,15 @@ PREFIXES = (
 )
 
 NAMED_META = (
-    ("ISTIO_META_CLUSTER_ID", "the cluster; also a header of the streams to istiod and the CA"),
-    ("ISTIO_META_DNS_CAPTURE", "metadata; as a variable of the container it also starts the DNS proxy of a sidecar"),
-    ("ISTIO_META_ENABLE_DNS_SERVER", "starts the DNS proxy of any proxy"),
+    ("ISTIO_META_CLUSTER_ID", "the cluster: istiod decides by it which endpoints are near"),
+    (
+        "ISTIO_META_DNS_CAPTURE",
+        "in Istio's agent the container's variable also starts the DNS proxy, which is not in this version",
+    ),
+    ("ISTIO_META_ENABLE_DNS_SERVER", "the same for a proxy that is no sidecar"),
     ("ISTIO_META_ENABLE_HBONE", "metadata; metadata discovery, unless PEER_METADATA_DISCOVERY says otherwise"),
     ("ISTIO_META_ENABLE_SELF_DISCOVERY", "cluster local_cluster in the bootstrap"),
-    ("ISTIO_META_CERT_SIGNER", "the signer named in certificate requests"),
+    ("ISTIO_META_CERT_SIGNER", "the signer that certificate requests name, which are not in this version"),
     ("ISTIO_META_LOAD_STATS_CONFIG_JSON", "load_stats_config of the bootstrap: an ApiConfigSource as JSON"),
     ("ISTIO_META_TLS_CLIENT_CERT_CHAIN", "instead of clientCertificate of tracing, metrics and access-log services"),
     ("ISTIO_META_TLS_CLIENT_KEY", "instead of their privateKey"),
@@ -226,7 +229,7 @@ class Environment:
             return variable.default
         try:
             return _parse(raw, variable.default)
-        except ValueError:
+        except (ValueError, OverflowError):  # a duration can be too long even to count
             kind = type_names[type(variable.default)]
             article = "an" if kind == "integer" else "a"
             seen = (

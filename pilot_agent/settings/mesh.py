@@ -28,6 +28,8 @@ def parse_document(text: str, where: str) -> dict[str, Any]:
             return _mapping(json.loads(stripped), where)
         except ValueError:
             pass
+        except RecursionError:
+            raise SettingsError(f"{where}: nested too deeply") from None
     import yaml
 
     try:
@@ -35,6 +37,8 @@ def parse_document(text: str, where: str) -> dict[str, Any]:
         return _mapping(yaml.load(text, Loader=loader), where)  # noqa: S506 - both are safe loaders
     except yaml.YAMLError as error:
         raise SettingsError(f"{where}: not valid YAML: {_one_line(error)}") from None
+    except RecursionError:
+        raise SettingsError(f"{where}: nested too deeply") from None
 
 
 def _mapping(document: object, where: str) -> dict[str, Any]:

@@ -49,7 +49,9 @@ class Reader:
         try:
             return _READERS[field.kind](field, value)
         except ValueError as error:
-            said = str(error).replace(repr(value), shown(path, value))
+            quoted, said = repr(value), str(error)
+            if quoted in said:
+                said = said.replace(quoted, shown(path, value))
             raise SettingsError(f"{self._source}: {path}: {said}") from None
 
     def _message(self, name: str, document: Mapping[object, object], path: str) -> dict[str, Any]:
@@ -86,11 +88,16 @@ def _mapping(value: object, path: str, source: str) -> Mapping[object, object]:
 
 def shown(path: str, value: object) -> str:
     """`value` as an error may quote it: what is secret inside is hidden."""
-    safe = redacted(path, value)
+    try:
+        safe = redacted(path, value)
+    except RecursionError:  # YAML's anchors can put a value into itself
+        return "a value that never ends"
     return HIDDEN if safe == HIDDEN else repr(safe)
 
 
 _BEYOND = float("inf")
+_BEYOND_PROTOBUF = Duration(315_576_000_001 * 10**9)
+"""protobuf's Duration ends at 10,000 years."""
 
 
 def _text(_: Field, value: object) -> str:
@@ -135,7 +142,13 @@ def _boolean(_: Field, value: object) -> bool:
 def _duration(_: Field, value: object) -> Duration:
     if not isinstance(value, str):
         raise ValueError(f"{value!r} is not a duration: write a number with a unit in quotes, such as 5s")
-    return Duration.parse(value)
+    try:
+        duration = Duration.parse(value)
+    except OverflowError:
+        duration = _BEYOND_PROTOBUF
+    if abs(duration.nanoseconds) >= _BEYOND_PROTOBUF.nanoseconds:
+        raise ValueError(f"{value!r} is longer than 10,000 years")
+    return duration
 
 
 def _enum(field: Field, value: object) -> str:
@@ -169,7 +182,12 @@ def _list(field: Field, value: object) -> list[str]:
 def _free(_: Field, value: object) -> Any:
     if not isinstance(value, dict):
         raise ValueError(f"{value!r} is not a mapping")
-    return value
+    import json
+
+    try:
+        return json.loads(json.dumps(value, allow_nan=False))
+    except (ValueError, TypeError, RecursionError):  # YAML has dates, and values inside themselves
+        raise ValueError("there is something in it that JSON can't say, such as a date: put it in quotes") from None
 
 
 _READERS: dict[str, Callable[[Field, object], Any]] = {

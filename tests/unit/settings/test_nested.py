@@ -188,3 +188,41 @@ def test_the_messages_the_bootstrap_needs_have_accessors() -> None:
     unset = proxy_config()
     assert (unset.metrics_service, unset.access_log_service, unset.tracing, unset.connection_settings) == ({},) * 4
     assert (unset.private_key_provider, unset.statsd_udp_address) == ({}, "")
+
+
+# What only YAML can say
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("readinessProbe: {since: 2020-01-01}", "readinessProbe: there is something in it that JSON can't say"),
+        ("readinessProbe: {limit: .nan}", "readinessProbe: there is something in it that JSON can't say"),
+        ("readinessProbe: &me {me: *me}", "readinessProbe: there is something in it that JSON can't say"),
+        ("configPath: &me [*me]", "configPath: a value that never ends is not a text"),
+        ("tracing: &me [*me]", "tracing: a value that never ends is not a mapping"),
+        ("drainDuration: " + "9" * 400 + "s", "drainDuration: '999"),
+        ("drainDuration: 100000000h", "drainDuration: '100000000h' is longer than 10,000 years"),
+        ("[" * 100000, "n"),  # YAML's readers have words of their own for it
+        ('{"tracing": ' + "[" * 100000, "nested too deeply"),
+    ],
+)
+def test_what_can_not_be_used_is_an_error_of_one_line(text: str, error: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        told(text)
+    assert str(refused.value).startswith(f"PROXY_CONFIG: {error}")
+    assert "\n" not in str(refused.value)
+
+
+def test_a_free_message_is_kept_as_json_says_it() -> None:
+    assert told("readinessProbe: {5: [a, null, 2.5], on: {x: 0}}").proxy_config.values["readinessProbe"] == {
+        "5": ["a", None, 2.5],
+        "true": {"x": 0},
+    }
+
+
+def test_a_field_that_makes_istios_agent_panic_is_only_unknown() -> None:
+    assert told({"envoyMetricsServiceAddress": "m:1"}).warnings == (
+        "PROXY_CONFIG: unknown ProxyConfig field 'envoyMetricsServiceAddress' is ignored; "
+        "did you mean envoyMetricsService?",
+    )

@@ -74,3 +74,9 @@ def test_the_raw_value_is_there_for_any_name() -> None:
     environment = Environment({"SOMETHING_ELSE": "x"})
     assert environment.raw("SOMETHING_ELSE") == "x"
     assert environment.raw("POD_NAME") is None
+
+
+def test_a_duration_that_never_ends_is_no_reason_to_end() -> None:
+    environment = Environment({"MINIMUM_DRAIN_DURATION": "9" * 400 + "s"})
+    assert str(environment.duration("MINIMUM_DRAIN_DURATION")) == "5s"
+    assert len(environment.warnings) == 1
