@@ -23,7 +23,8 @@ def preview(parsed: Parsed, *, needs_binary: bool = False) -> Desired:
     options = log_options(parsed.values)
     Log(options)  # a wrong level or target is an error of `proxy` too
     inputs = Inputs(proxy_flags(parsed), dict(os.environ), options.as_json)
-    answers = inputs.answers._replace(surroundings=look_around(inputs))
+    surroundings, said = look_around(inputs)
+    answers = inputs.answers._replace(surroundings=surroundings, warnings=said)
     desired = work_out(inputs._replace(answers=answers), needs_binary=needs_binary)
     if not desired.unknown:
         return desired
