@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -18,6 +18,22 @@ MakeAgent = Callable[..., AgentProcess]
 
 PROGRAM = (sys.executable, "-m", "pilot_agent.commands.main")
 SECRET = "hush-hush"
+
+
+@pytest.fixture
+def agent(agent: MakeAgent, fake_envoy: FakeEnvoy) -> Iterator[MakeAgent]:
+    """As everywhere; but here it is not about the agent's end, so those that still run are asked to end."""
+    made: list[AgentProcess] = []
+
+    def make(*flags: str, env: dict[str, str] | None = None) -> AgentProcess:
+        made.append(agent(*flags, env=env))
+        return made[-1]
+
+    yield make
+    fake_envoy.switch(active_connections=0)  # what a drain waits for
+    for each in made:
+        if each.log_file.exists() and each.process.poll() is None:
+            assert each.stop() == 0
 
 
 class Ended:
@@ -204,6 +220,58 @@ def test_config_and_bootstrap_print_no_secret_of_the_settings(agent: MakeAgent) 
         assert code == 0 and SECRET not in out + err
     code, _, err = run(running, "config", "--all", "--configDir", "nowhere", "--meshConfig", "mesh.yaml", "gateway")
     assert code == 255 and SECRET not in err
+
+
+PLACES = {
+    "PROXY_CONFIG": {
+        "proxyMetadata": {"MY_TOKEN": SECRET, "NESTED": json.dumps({"password": SECRET})},
+        "runtimeValues": {"api_key": SECRET},
+    },
+    "ISTIO_METAJSON_X": {"DEEP": {"private_key": SECRET}},
+    "ISTIO_KUBE_APP_PROBERS": {"/x": {"httpHeaders": [{"name": "Authorization", "value": SECRET}]}},
+}
+
+
+@pytest.mark.parametrize("args", [(), ("--all",), ("-ojson",), ("--all", "-ojson", "--strict")], ids=" ".join)
+def test_config_prints_no_secret_inside_of_a_value(agent: MakeAgent, args: tuple[str, ...]) -> None:
+    running = agent(env={name: json.dumps(value) for name, value in PLACES.items()})
+    running.write_mesh()
+    _, out, err = run(running, "config", *settings_of(running), *args)
+    assert all(name in out for name in PLACES)
+    assert "(hidden)" in out
+    assert SECRET not in out + err
+
+
+@pytest.mark.parametrize("command", ["config", "bootstrap"])
+@pytest.mark.parametrize(
+    ("variable", "value", "told"),
+    [
+        ("PROXY_CONFIG", {"tracing": {"lightstep": {"accessToken": [SECRET]}}}, "accessToken"),
+        ("PROXY_CONFIG", {"proxyMetadata": {"MY_TOKEN": [SECRET]}}, "proxyMetadata"),
+    ],
+)
+def test_an_error_names_the_field_of_a_secret_and_not_the_secret(
+    agent: MakeAgent, command: str, variable: str, value: object, told: str
+) -> None:
+    running = agent(env={variable: json.dumps(value)})
+    running.write_mesh()
+    code, out, err = run(running, command, *settings_of(running))
+    assert (code, out, err.count("\n")) == (255, "", 1)
+    assert err.startswith("Error: ") and told in err
+    assert SECRET not in err
+
+
+def test_in_mesh_mode_bootstrap_prints_what_the_agent_gave_to_envoy_too(
+    agent: MakeAgent, fake_envoy: FakeEnvoy
+) -> None:
+    running = agent("--stockEnvoy", "--domain=shop.local")
+    running.is_local = False
+    running.write_mesh(meshId="mine", terminationDrainDuration="0s")
+    running.start()
+    eventually(lambda: fake_envoy.starts)
+    code, out, err = run(running, "bootstrap", "--meshConfig", "mesh.yaml", *running.flags)
+    assert (code, err) == (0, "")
+    assert json.loads(out) == json.loads((running.config_path / "envoy-rev.json").read_text())
 
 
 def test_strict_is_a_failure_behind_the_whole_output(agent: MakeAgent) -> None:
