@@ -8,12 +8,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pilot_agent.bootstrap.validate import LONGEST_ARGUMENT
 from pilot_agent.errors import SettingsError
 from pilot_agent.settings.mesh import parse_document
 
 HOST_IP = "$(HOST_IP)"
-LONGEST_ARGUMENT = 128 * 1024 - 1
-"""Linux takes no longer one (MAX_ARG_STRLEN), and Envoy reads an override from its command line only."""
 
 
 def read_override(path: str, host_ip: str, warnings: list[str]) -> str | None:

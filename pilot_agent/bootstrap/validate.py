@@ -3,6 +3,7 @@
 Starts no process: children have one owner, the supervisor, who runs the command and brings the outcome here.
 """
 
+import json
 import re
 from collections.abc import Sequence
 
@@ -11,8 +12,10 @@ from pilot_agent.errors import EnvoyRefused
 _LOG_HEAD = re.compile(r"^(\[[^\]]*\])+\s*(\[[^\]]*\]\s*)?")
 _DUMP = re.compile(r"goo\.gle/\S+.*?^: ", re.DOTALL | re.MULTILINE)
 """A whole protobuf message, over many lines, that Envoy puts before the reason why it fails a constraint."""
-_REFUSAL = re.compile(r"error (.*?) ?initializing config", re.DOTALL)
+_REFUSAL = re.compile(r"error (`.*?`) initializing config", re.DOTALL)
 LONGEST_QUOTE = 1000
+LONGEST_ARGUMENT = 128 * 1024 - 1
+"""Linux takes no longer one (MAX_ARG_STRLEN)."""
 
 
 def validation_argv(argv: Sequence[str]) -> list[str]:
@@ -20,10 +23,32 @@ def validation_argv(argv: Sequence[str]) -> list[str]:
     return [*argv, "--mode", "validate", "--disable-hot-restart"]
 
 
+def checks(argv: Sequence[str], document: bytes) -> list[list[str]]:
+    """The commands that check `document`, which `argv` would run: all must end with 0. See `judge` for their answers.
+
+    `--mode validate` leaves the stats matcher out, whose regular expressions then end the real start. So what the
+    document says of stats is initialised alone; it opens no port either.
+    """
+    stats = _stats_of(document)
+    if stats is None:
+        return [validation_argv(argv)]
+    alone = ["--mode", "init_only", "--config-yaml", stats, "-l", "warning", "--disable-hot-restart"]
+    return [validation_argv(argv), [argv[0], *alone, "--skip-deprecated-logs"]]
+
+
+def _stats_of(document: bytes) -> str | None:
+    try:
+        stats = json.loads(document).get("stats_config")
+    except (ValueError, AttributeError):
+        return None  # a customConfigFile in YAML, or something that the first check refuses
+    text = json.dumps({"stats_config": stats}) if stats else ""
+    return text if 0 < len(text) < LONGEST_ARGUMENT else None
+
+
 def judge(code: int, output: str, what: str) -> None:
     """Raises EnvoyRefused with Envoy's own words unless the exit code is 0."""
     if code != 0:
-        raise EnvoyRefused(f"Envoy refuses {what} (exit code {code}): {own_words(output)}")
+        raise EnvoyRefused(f"Envoy refuses {what} (exit code {code}): {refusal_in(output) or own_words(output)}")
 
 
 def refusal_in(last_words: str) -> str | None:

@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from pilot_agent.bootstrap.validate import judge, validation_argv
+from pilot_agent.bootstrap.validate import checks, judge
 from pilot_agent.clock import SystemClock
 from pilot_agent.commands.parsing import Parsed
 from pilot_agent.commands.preview import preview
@@ -53,10 +53,11 @@ def check(desired: Desired) -> None:
     """Have Envoy validate the document. Raises EnvoyRefused, or SettingsError when Envoy can't be run."""
     with tempfile.TemporaryDirectory(prefix="pilot-agent-") as name:
         argv = _with_files(desired, Path(name)) if not desired.is_custom_file else desired.argv
-        # As whoever asks, not as the user `proxy` would choose: who could not read the folder.
-        launch = desired.launch._replace(argv=validation_argv(argv), user=None)
-        code, output = Child(launch, SystemClock(), is_quiet=True).wait()
-    judge(code, output, "the bootstrap")
+        for each in checks(argv, desired.document):
+            # As whoever asks, not as the user `proxy` would choose: who could not read the folder.
+            launch = desired.launch._replace(argv=each, user=None)
+            code, output = Child(launch, SystemClock(), is_quiet=True).wait()
+            judge(code, output, "the bootstrap")
 
 
 def _with_files(desired: Desired, folder: Path) -> list[str]:

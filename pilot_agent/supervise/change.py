@@ -4,7 +4,7 @@ import asyncio
 import socket
 from typing import Any
 
-from pilot_agent.bootstrap.validate import judge, validation_argv
+from pilot_agent.bootstrap.validate import checks, judge
 from pilot_agent.envoy.admin import Admin
 from pilot_agent.errors import AgentError, EnvoyRefused, SettingsError
 from pilot_agent.files.workspace import Workspace
@@ -83,11 +83,12 @@ class Change:
             candidate = self._workspace.write(CANDIDATE_PREFIX + wanted.config_file.name, wanted.document)
             argv = [str(candidate) if each == str(wanted.config_file) else each for each in argv]
         try:
-            code, output = await self._envoys.ask(wanted.launch._replace(argv=validation_argv(argv)))
+            for check in checks(argv, wanted.document):
+                code, output = await self._envoys.ask(wanted.launch._replace(argv=check))
+                judge(code, output, what)
         finally:
             if candidate is not None:
                 candidate.unlink(missing_ok=True)
-        judge(code, output, what)
 
     def failed(self, wanted: Desired, why: str) -> None:
         """An Envoy could not start with what was accepted: it is refused from now on."""

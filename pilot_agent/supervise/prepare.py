@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pilot_agent import __version__
 from pilot_agent.bootstrap.render import Renderer
-from pilot_agent.bootstrap.validate import judge, validation_argv
+from pilot_agent.bootstrap.validate import checks, judge
 from pilot_agent.clock import Clock, Deadline
 from pilot_agent.envoy.epoch import Epoch, is_shared_memory_usable, remove_generation
 from pilot_agent.envoy.process import Child, spawn
@@ -265,6 +265,6 @@ def _can_hot_restart(scope: Scope) -> bool:
 
 def _ask_envoy(desired: Desired, clock: Clock) -> None:
     """A template, file or override of the user's own is checked before anything depends on it; ours are tested."""
-    child = Child(desired.launch._replace(argv=validation_argv(desired.argv)), clock, is_quiet=True)
-    code, output = child.wait()
-    judge(code, output, "the bootstrap")
+    for argv in checks(desired.argv, desired.document):
+        code, output = Child(desired.launch._replace(argv=argv), clock, is_quiet=True).wait()
+        judge(code, output, "the bootstrap")

@@ -133,13 +133,41 @@ def annotate(running: AgentProcess, regexp: str) -> None:
     replace(annotations, f'sidecar.istio.io/statsInclusionRegexps="{regexp}"\n')
 
 
-def test_a_regular_expression_that_only_the_heir_refuses_leaves_the_old_envoy_alone(agent: MakeAgent) -> None:
+def is_refused(running: AgentProcess) -> bool:
+    return "changed settings refused" in running.fetch("/healthz/ready?verbose")[1]
+
+
+def test_a_broken_regular_expression_is_refused_before_an_heir_is_started(agent: MakeAgent) -> None:
     running = agent(binary=envoy_binary())
     annotate(running, "good.*")
     running.start().until_ready()
     before = running.envoys()
     annotate(running, "bad(")
-    eventually(lambda: "changed settings refused" in running.fetch("/healthz/ready?verbose")[1])
+    eventually(lambda: is_refused(running))
+    assert "refuses the changed bootstrap (exit code 1): error `missing ): bad(`" in running.log
+    assert running.is_ready()
+    assert running.envoys() == before
+    annotate(running, "better.*")
+    eventually(lambda: running.lines("has taken over"), within=15)
+    assert epoch(running) == 1
+    assert "better.*" in json.dumps(bootstrap(running))
+    assert running.stop() == 0
+    assert running.left_behind() == []
+
+
+def stats_override(regexp: str) -> str:
+    return json.dumps(
+        {"stats_config": {"stats_matcher": {"inclusion_list": {"patterns": [{"safe_regex": {"regex": regexp}}]}}}}
+    )
+
+
+def test_what_only_the_heir_refuses_leaves_the_old_envoy_alone(agent: MakeAgent, tmp_path: Path) -> None:
+    override = tmp_path / "override.json"
+    override.write_text(stats_override("good.*"))
+    running = agent(binary=envoy_binary(), env={"ISTIO_BOOTSTRAP_OVERRIDE": str(override)}).start().until_ready()
+    before = running.envoys()
+    replace(override, stats_override("bad("))  # merged in by Envoy itself, where no check looks
+    eventually(lambda: is_refused(running))
     assert "refuses the changed bootstrap at its start: error `missing ): bad(`" in running.log
     assert running.is_ready()
     assert running.envoys() == before
@@ -147,24 +175,32 @@ def test_a_regular_expression_that_only_the_heir_refuses_leaves_the_old_envoy_al
 
     running.signal(signal.SIGHUP)  # look at all of it again: it is known to be bad
     eventually(lambda: running.lines("SIGHUP: looking at all settings again"))
-    annotate(running, "better.*")
+    replace(override, stats_override("better.*"))
     eventually(lambda: running.envoys() not in ([], before), within=15)
     running.until_ready()
     assert len(running.lines("hot restart failed")) == 1
     assert "better.*" in json.dumps(bootstrap(running))
     assert epoch(running) == 0, "the failed heir left the shared memory unusable: a new generation"
-    annotate(running, "best.*")
+    replace(override, stats_override("best.*"))
     eventually(lambda: running.lines("has taken over"), within=15)
     assert epoch(running) == 1
     assert running.stop() == 0
     assert running.left_behind() == []
 
 
-def test_a_regular_expression_that_envoy_refuses_at_the_start(agent: MakeAgent) -> None:
-    running = agent(binary=envoy_binary())
-    annotate(running, "bad(")
+@pytest.mark.parametrize("where", ["annotation", "override"])
+def test_a_broken_regular_expression_at_the_start(agent: MakeAgent, tmp_path: Path, where: str) -> None:
+    override = tmp_path / "override.json"
+    running = agent(
+        binary=envoy_binary(), env={"ISTIO_BOOTSTRAP_OVERRIDE": str(override)} if where == "override" else {}
+    )
+    if where == "override":
+        override.write_text(stats_override("bad("))
+    else:
+        annotate(running, "bad(")
     running.start()
     assert running.wait() == 255
-    assert "Envoy refuses the bootstrap at its start: error `missing ): bad(`" in running.errors
+    assert "error `missing ): bad(`" in running.errors
+    assert "Envoy refuses the bootstrap" in running.errors
     assert len(running.errors.splitlines()) == 1
     assert running.left_behind() == []

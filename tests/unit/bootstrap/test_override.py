@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pilot_agent.bootstrap.override import LONGEST_ARGUMENT, read_override
+from pilot_agent.bootstrap.override import read_override
+from pilot_agent.bootstrap.validate import LONGEST_ARGUMENT
 from pilot_agent.errors import SettingsError
 
 PROCESS_LOCAL: dict[str, Any] = {"admin": {"address": {"socket_address": {"address": "$(HOST_IP)", "port_value": 1}}}}

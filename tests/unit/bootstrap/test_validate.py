@@ -1,8 +1,18 @@
 """Asking Envoy what it thinks of a bootstrap, and quoting the answer. The samples are Envoy 1.40's own output."""
 
+import json
+
 import pytest
 
-from pilot_agent.bootstrap.validate import LONGEST_QUOTE, judge, own_words, refusal_in, validation_argv
+from pilot_agent.bootstrap.validate import (
+    LONGEST_ARGUMENT,
+    LONGEST_QUOTE,
+    checks,
+    judge,
+    own_words,
+    refusal_in,
+    validation_argv,
+)
 from pilot_agent.errors import EnvoyRefused
 
 HEAD = "[2026-11-24 01:35:33.134][24177][critical][main] [source/server/config_validation/server.cc:76] "
@@ -97,3 +107,23 @@ def test_a_refusal_carries_envoys_words(code: int) -> None:
 )
 def test_what_a_started_envoy_says_of_its_bootstrap(words: str, reason: str | None) -> None:
     assert refusal_in(words) == reason
+
+
+STATS = {"stats_matcher": {"inclusion_list": {"patterns": [{"safe_regex": {"regex": "a.*"}}]}}}
+
+
+def test_what_a_document_says_of_stats_is_checked_alone_too() -> None:
+    document = json.dumps({"admin": {}, "stats_config": STATS}).encode()
+    first, second = checks(["/bin/envoy", "-c", "x"], document)
+    assert first == validation_argv(["/bin/envoy", "-c", "x"])
+    assert second[:3] == ["/bin/envoy", "--mode", "init_only"]
+    assert json.loads(second[second.index("--config-yaml") + 1]) == {"stats_config": STATS}
+    assert "-c" not in second
+
+
+@pytest.mark.parametrize(
+    "document",
+    [b"{}", b"admin: yaml", b"[1]", json.dumps({"stats_config": {"x": "y" * LONGEST_ARGUMENT}}).encode()],
+)
+def test_without_stats_of_a_fitting_length_one_check_is_all(document: bytes) -> None:
+    assert len(checks(["/bin/envoy"], document)) == 1
