@@ -32,10 +32,10 @@ def run(parsed: Parsed) -> int:
     desired = preview(parsed)
     found = sections(parsed, desired, is_whole=parsed.values["all"])
     if parsed.values["output"] == "json":
-        print(json.dumps(as_json(found, desired.warnings), indent=2))
+        text = json.dumps(as_json(found, desired.warnings), indent=2)
     else:
-        print("\n".join(as_table(found, desired.warnings, _terminal_width())))
-    sys.stdout.flush()  # before the error, where both go to one place
+        text = "\n".join(as_table(found, desired.warnings, _terminal_width()))
+    print(text, flush=True)  # before an error, where both go to one place
     if desired.warnings and parsed.values["strict"]:
         count = len(desired.warnings)
         raise SettingsError(f"{count} warning{'s' if count > 1 else ''}, which --strict takes for errors")

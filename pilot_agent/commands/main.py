@@ -5,6 +5,7 @@ for us. The console script and `python -m pilot_agent.commands.main` call `main`
 """
 
 import errno
+import io
 import os
 import sys
 from importlib import import_module
@@ -19,10 +20,10 @@ _SIGINT, _SIGPIPE = 2, 13  # `signal` costs an import
 def main() -> int:
     """Run the command line of this process and return its exit code (the table of docs/exit-codes.md)."""
     try:
+        _make_streams_writable()
         code = _run(sys.argv[1:])
         # Here, not at the interpreter's exit, where a closed pipe or a full disk can't be reported any more.
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        sys.stdout.flush()
         return code
     except AgentError as error:
         _complain(str(error))
@@ -41,6 +42,19 @@ def main() -> int:
         return EXIT_SETTINGS
     except Exception as error:  # noqa: BLE001 - the last line of defence: a bug is named as one
         return _end_of_bug(error)
+
+
+def _make_streams_writable() -> None:
+    """What was closed before we came is None in Python: it becomes /dev/null, or every print would have to ask.
+
+    And a locale without some letter of a setting is no reason to fail.
+    """
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - open to the end
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _run(args: list[str]) -> int:

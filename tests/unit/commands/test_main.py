@@ -167,9 +167,28 @@ def test_a_full_disk_is_named() -> None:
     assert (done.returncode, done.stderr) == (255, "Error: can't write the output: No space left on device\n")
 
 
-def test_a_closed_stdout_is_no_traceback() -> None:
-    done = subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", *COMMAND, "version"], capture_output=True, check=False)
-    assert b"Traceback" not in done.stderr
+@pytest.mark.parametrize("args", [("version",), ("config",), ("bootstrap",), ("--help",), ("completion", "bash")])
+def test_a_closed_stdout_is_no_failure(args: tuple[str, ...], tmp_path: Path) -> None:
+    closed = ["sh", "-c", 'exec "$@" >&-', "sh", *COMMAND, *args]
+    done = subprocess.run(closed, cwd=tmp_path, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_with_a_closed_stderr_its_lines_do_not_get_into_the_output(tmp_path: Path) -> None:
+    closed = ["sh", "-c", 'exec "$@" 2>&-', "sh", *COMMAND, "bootstrap"]
+    env = os.environ | {"PROXY_CONFIG": '{"nosuch": 1}'}
+    done = subprocess.run(closed, cwd=tmp_path, env=env, capture_output=True, check=False)
+    assert done.returncode == 0
+    assert done.stdout.startswith(b"{") and b"Warning" not in done.stdout
+
+
+def test_a_letter_the_locale_lacks_is_no_failure(tmp_path: Path) -> None:
+    env = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(
+        [*COMMAND, "config", "--domain", "köln"], cwd=tmp_path, env=env, capture_output=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"k\\xf6ln" in done.stdout
 
 
 HEAVY = {"aiohttp", "asyncio", "jinja2", "msgspec", "psutil", "watchfiles", "prometheus_client", "yaml", "logging"}
