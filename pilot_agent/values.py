@@ -16,7 +16,9 @@ _NANOSECONDS = {
     "m": 60 * 10**9,
     "h": 3600 * 10**9,
 }
-_DURATION_PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
+_DURATION_PART = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
+_LONGEST_NS = 2**63 - 1
+"""As Go keeps durations: about 292 years."""
 
 TRUE_WORDS = frozenset({"1", "t", "T", "TRUE", "true", "True"})
 FALSE_WORDS = frozenset({"0", "f", "F", "FALSE", "false", "False"})
@@ -44,6 +46,8 @@ class Duration(NamedTuple):
             position = part.end()
         if position == 0 or position != len(body):
             raise ValueError(f"{text!r} is not a duration: write a number with a unit, such as 5s, 250ms or 1m30s")
+        if total > _LONGEST_NS:
+            raise ValueError(f"{text!r} is too long for a duration: at most 292 years")
         return cls(round(total) * (-1 if text.startswith("-") else 1))
 
     @classmethod

@@ -217,7 +217,7 @@ def _load_stats_config(text: Any) -> dict[str, Any]:
     try:
         value = json.loads(text) if isinstance(text, str) else text
     except ValueError as error:
-        raise SettingsError(f"ISTIO_META_LOAD_STATS_CONFIG_JSON: {text!r} is not JSON: {error}") from None
+        raise SettingsError(f"ISTIO_META_LOAD_STATS_CONFIG_JSON is not JSON: {error}") from None
     if not isinstance(value, dict):
-        raise SettingsError(f"ISTIO_META_LOAD_STATS_CONFIG_JSON: {text!r} is not a JSON object (an ApiConfigSource)")
+        raise SettingsError("ISTIO_META_LOAD_STATS_CONFIG_JSON is not a JSON object (an ApiConfigSource)")
     return value

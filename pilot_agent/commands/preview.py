@@ -10,10 +10,9 @@ from pilot_agent.clock import SystemClock
 from pilot_agent.commands.flags import log_options
 from pilot_agent.commands.parsing import Parsed
 from pilot_agent.commands.proxy_flags import proxy_flags
-from pilot_agent.envoy.build import Build
 from pilot_agent.log import Log
-from pilot_agent.supervise.desired import Desired, Inputs, work_out
-from pilot_agent.supervise.questions import answer, look_around
+from pilot_agent.supervise.desired import Desired, Inputs
+from pilot_agent.supervise.questions import find_out
 
 NO_BUILD = "there is no Envoy to ask for its build: this is the bootstrap for Istio's"
 
@@ -23,18 +22,9 @@ def preview(parsed: Parsed, *, needs_binary: bool = False) -> Desired:
     options = log_options(parsed.values)
     Log(options)  # a wrong level or target is an error of `proxy` too
     inputs = Inputs(proxy_flags(parsed), dict(os.environ), options.as_json)
-    surroundings, said = look_around(inputs)
-    answers = inputs.answers._replace(surroundings=surroundings, warnings=said)
-    desired = work_out(inputs._replace(answers=answers), needs_binary=needs_binary)
-    if not desired.unknown:
-        return desired
-    has_nobody_to_ask = "build" in desired.unknown and not has_binary(desired)
-    if has_nobody_to_ask:
-        answers = answers._replace(build=Build(desired.binary, frozenset()))
-        desired = work_out(inputs._replace(answers=answers), needs_binary=needs_binary)
-    answers = answer(desired, answers, SystemClock(), lambda: False)
-    desired = work_out(inputs._replace(answers=answers), needs_binary=needs_binary)
-    return desired._replace(warnings=(*desired.warnings, NO_BUILD)) if has_nobody_to_ask else desired
+    _, desired = find_out(inputs, SystemClock(), lambda: False, needs_binary=needs_binary)
+    has_nobody_asked = "build" in desired.unknown
+    return desired._replace(warnings=(*desired.warnings, NO_BUILD)) if has_nobody_asked else desired
 
 
 def has_binary(desired: Desired) -> bool:

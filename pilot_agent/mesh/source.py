@@ -95,6 +95,8 @@ def _yaml(file: str, text: str) -> list[tuple[int, object]]:
         return list(_limited(file, yaml.load_all(text, Loader=_loader())))
     except yaml.MarkedYAMLError as error:
         line = _line(error.problem_mark or error.context_mark)
+        if "nesting depth" in str(error):  # libyaml's own limit, which it meets before it tells of any event
+            raise DocumentRefused(file, line, "", f"nested deeper than {MAX_DEPTH} levels: flatten it") from None
         raise DocumentRefused(file, line, "", f"not YAML: {_sentence(error)}") from None
     except yaml.reader.ReaderError as error:
         line = text.encode().count(b"\n", 0, error.position) + 1

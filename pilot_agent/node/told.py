@@ -53,7 +53,7 @@ def _spread(told: Told, name: str, text: str) -> None:
     try:
         found = read_object(text)
     except ValueError as error:
-        told.warnings.append(f"{variable} is ignored: {shown(text)} is not a JSON object: {error}")
+        told.warnings.append(f"{variable} is ignored: it is not a JSON object: {error}")
         return
     for key, value in found.items():
         told.add(key, value, f"{variable}: {key}")
@@ -61,7 +61,7 @@ def _spread(told: Told, name: str, text: str) -> None:
         for key, value in found.items():
             told.labels[key] = value if isinstance(value, str) else ""
             if not isinstance(value, str):
-                told.warnings.append(f"{variable}: {key}: {shown(value)} is not a text: the label is empty")
+                told.warnings.append(f"{variable}: {key} is not a text: the label is empty")
 
 
 def read_object(text: str) -> dict[str, Any]:

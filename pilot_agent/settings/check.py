@@ -9,6 +9,7 @@ from typing import Any
 
 from pilot_agent.errors import SettingsError
 from pilot_agent.settings.model import ProxyConfig
+from pilot_agent.settings.reading import shown
 from pilot_agent.values import Duration, HostPort, parse_port
 
 HOST_IP = "$(HOST_IP)"
@@ -80,6 +81,9 @@ def _addresses(values: Mapping[str, Any]) -> Faults:
 
 def _address(path: str, text: str | None, *, is_host_ip_known: bool = False) -> Faults:
     if not text:
+        return
+    if "@" in text:
+        yield path, f"{shown(path, text)} has a user in it: write host:port"
         return
     try:
         host = HostPort.parse(text).host

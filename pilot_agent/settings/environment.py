@@ -14,6 +14,9 @@ type_names = {str: "text", bool: "boolean", int: "integer", Duration: "duration"
 _LARGEST = 2**63 - 1
 
 
+LARGEST_PORT = 65535
+
+
 class Variable(NamedTuple):
     """One variable: `default` also fixes its type (str, bool, int or Duration).
 
@@ -25,6 +28,11 @@ class Variable(NamedTuple):
     effect: str
     part: str = "bootstrap"
     is_used: bool = True
+
+    @property
+    def is_port(self) -> bool:
+        """A number from 0, which means none, to 65535."""
+        return isinstance(self.default, int) and self.name.endswith("_PORT")
 
 
 class Prefix(NamedTuple):
@@ -227,10 +235,14 @@ class Environment:
         raw = self._raw.get(variable.name)
         if raw is None:
             return variable.default
+        kind = type_names[type(variable.default)]
         try:
-            return _parse(raw, variable.default)
-        except (ValueError, OverflowError):  # a duration can be too long even to count
-            kind = type_names[type(variable.default)]
+            value = _parse(raw, variable.default)
+            if variable.is_port and not 0 <= int(raw) <= LARGEST_PORT:
+                kind = "port"
+                raise ValueError(raw)
+            return value
+        except ValueError:
             article = "an" if kind == "integer" else "a"
             seen = (
                 "(hidden)" if variable.name.endswith("KEY") else repr(raw)

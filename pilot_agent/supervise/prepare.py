@@ -70,10 +70,14 @@ class Prepared(NamedTuple):
 
     def write_bootstrap(self, desired: Desired) -> None:
         """Publish the bootstrap where Envoy reads it, and its secrets beside it; a custom file is never written."""
+        files = dict.fromkeys(desired.secrets, 0o600)
+        content = dict(desired.secrets)
         if not desired.is_custom_file:
-            self.workspace.write(desired.config_file.name, desired.document)
-        for name, content in desired.secrets.items():
-            path = self.workspace.write(name, content, mode=0o600)
+            name = desired.config_file.name
+            content[name] = desired.document
+            files[name] = 0o600 if desired.secrets else 0o644  # the node's metadata says all of ProxyConfig
+        for name, mode in files.items():
+            path = self.workspace.write(name, content[name], mode=mode)
             if desired.launch.user is not None:
                 os.chown(path, desired.launch.user, desired.launch.user)
 
@@ -114,6 +118,7 @@ def prepare(inputs: Inputs, log: Log, clock: Clock, signals: EarlySignals) -> Pr
             if desired.has_own_parts:
                 _ask_envoy(desired, clock)
             phases.end("bootstrap")
+            scope.info(f"Envoy command: [{' '.join(_without_override(desired.argv))}]")
             if signals.stop is None:
                 child = spawn(desired.launch, epoch, drain_seconds(desired), base_id_path, clock)
                 phases.end("envoy_spawned")
@@ -151,7 +156,12 @@ def _announce(desired: Desired, scope: Scope) -> None:
             scope.info(f'FLAG: --{_flag_name(name)}="{_shown(value)}"')
     scope.info(f"Version {__version__}")
     scope.info(
-        "Proxy role", type=settings.flags.role, mode="local" if settings.is_local else "mesh", domain=settings.domain
+        "Proxy role",
+        ips=desired.node.addresses,
+        type=settings.flags.role,
+        id=desired.node.id.split("~")[2],
+        domain=settings.domain,
+        mode="local" if settings.is_local else "mesh",
     )
     for warning in desired.warnings:
         scope.warn(warning)
@@ -159,6 +169,15 @@ def _announce(desired: Desired, scope: Scope) -> None:
     for name, source in sorted(config.sources.items()):
         if source != "default" and name in config.values:
             scope.info(f"proxy config: {name}={_shown(redacted(name, config.values[name]))} (from {source})")
+
+
+def _without_override(argv: list[str]) -> list[str]:
+    """The arguments as the log may have them: an override is the user's own, and may hold anything."""
+    words = list(argv)
+    if "--config-yaml" in words:
+        index = words.index("--config-yaml") + 1
+        words[index] = f"({len(words[index])} characters of ISTIO_BOOTSTRAP_OVERRIDE)"
+    return words
 
 
 def _flag_name(attribute: str) -> str:

@@ -1,6 +1,7 @@
 """From settings to the Envoy that is started: its files, its environment, its user, what must be found out first."""
 
 import json
+import os
 import socket
 import stat
 from collections.abc import Callable, Iterator
@@ -52,6 +53,8 @@ def test_an_override_goes_onto_envoys_command_line(agent: MakeAgent, fake_envoy:
     wanted = '{"admin":{"profile_path":"10.0.0.9"}}'
     assert fake_envoy.flag(fake_envoy.starts[0], "--config-yaml") == wanted
     assert fake_envoy.flag(fake_envoy.events("validate")[0], "--config-yaml") == wanted, "asked before the start"
+    (command,) = running.lines("Envoy command: [")
+    assert f"--config-yaml ({len(wanted)} characters of ISTIO_BOOTSTRAP_OVERRIDE)" in command
     override.with_suffix(".draft").write_text('{"admin": {"profile_path": "/other"}}')
     override.with_suffix(".draft").replace(override)
     eventually(lambda: running.lines("has taken over"))
@@ -89,6 +92,7 @@ def test_the_token_of_lightstep_is_a_file_nobody_else_reads(agent: MakeAgent, fa
     assert stat.S_IMODE(token.stat().st_mode) == 0o600
     assert start["config"]["tracing"]["http"]["typed_config"]["access_token_file"] == str(token)
     assert "the-very-secret" not in running.log + running.errors
+    assert stat.S_IMODE((running.config_path / "envoy-rev.json").stat().st_mode) == 0o600, "its metadata has it too"
     assert running.stop() == 0
     assert running.left_behind() == []
 
@@ -172,6 +176,15 @@ def test_parts_that_only_istios_envoy_can_load(
     assert ("metadata_discovery" in names) is is_kept
     warnings = running.lines("metadata_discovery is left out: this Envoy is not Istio's build")
     assert len(warnings) == (0 if is_kept else 1)
+    assert running.stop() == 0
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one CPU can't be fewer")
+def test_fewer_cpus_are_fewer_worker_threads_and_the_log_says_why(agent: MakeAgent, fake_envoy: FakeEnvoy) -> None:
+    running = agent().start("taskset", "-c", str(min(os.sched_getaffinity(0)))).until_ready()
+    assert fake_envoy.flag(fake_envoy.starts[0], "--concurrency") == "1"
+    (line,) = running.lines("proxy config: concurrency=1 (from ")
+    assert f"1 of {os.cpu_count()} CPUs" in line
     assert running.stop() == 0
 
 

@@ -8,5 +8,8 @@ class ManualClock:
     def monotonic(self) -> float:
         return self.now
 
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
     def wall(self) -> float:
         return self.now

@@ -107,3 +107,9 @@ def test_false_words(text: str) -> None:
 def test_other_words_are_no_booleans(text: str) -> None:
     with pytest.raises(ValueError, match="write true or false"):
         parse_bool(text)
+
+
+@pytest.mark.parametrize("text", ["\u0665s", "9" * 400 + "h", "300000h0m99999999999s"])
+def test_digits_are_plain_and_lengths_countable(text: str) -> None:
+    with pytest.raises(ValueError, match="duration"):
+        Duration.parse(text)

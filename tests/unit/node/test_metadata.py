@@ -168,7 +168,7 @@ def test_labels_of_a_variable_show_up_three_times() -> None:
     assert found["LABELS"] == {"app": "web", "replicas": ""}
     assert found["STATIC_LABELS"] == {"app": "web", "replicas": ""}
     assert (found["app"], found["replicas"]) == ("web", 3)
-    assert told_node.warnings == ("ISTIO_METAJSON_LABELS: replicas: 3 is not a text: the label is empty",)
+    assert told_node.warnings == ("ISTIO_METAJSON_LABELS: replicas is not a text: the label is empty",)
 
 
 def test_the_pods_labels_come_over_those_of_the_variable() -> None:
@@ -221,7 +221,7 @@ def test_json_that_is_no_object_is_ignored_with_a_warning(text: str) -> None:
     assert found.metadata == metadata()
     (warning,) = found.warnings
     assert warning.startswith("ISTIO_METAJSON_X is ignored: ")
-    assert "is not a JSON object" in warning
+    assert "it is not a JSON object: " in warning
     assert len(warning) < 300
 
 

@@ -127,3 +127,10 @@ def test_every_variable_says_what_it_is_for() -> None:
     names = [variable.name for variable in VARIABLES]
     assert len(set(names)) == len(names)
     assert all(variable.effect and variable.part for variable in VARIABLES)
+
+
+@pytest.mark.parametrize("raw", ["-1", "65536", "70000"])
+def test_a_port_out_of_range_is_a_warning(raw: str) -> None:
+    environment = Environment({"ENVOY_STATUS_PORT": raw})
+    assert environment.number("ENVOY_STATUS_PORT") == 15021
+    assert environment.warnings == [f"ENVOY_STATUS_PORT={raw!r} is not a port: using the default, 15021"]
