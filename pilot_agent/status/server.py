@@ -5,6 +5,7 @@ Envoy let through on its prefix `/healthz/ready` arrives here from loopback (ref
 """
 
 import asyncio
+import importlib
 import ipaddress
 import logging
 import posixpath
@@ -25,6 +26,7 @@ SCRAPES_AT_ONCE = 64
 _WRITE_PATIENCE_SECONDS = 30.0
 _NOSNIFF = {"X-Content-Type-Options": "nosniff"}
 _PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
+_PROBE_TREES = ("/app-health/", "/app-lifecycle/")
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -40,6 +42,15 @@ class Scraper(Protocol):
     def stream(self, headers: Mapping[str, str], query: str) -> AsyncGenerator[bytes, None]: ...
 
     async def close(self) -> None: ...
+
+
+class Probes(Protocol):
+    """The application's probes and lifecycle handlers.
+
+    `answer` gets every path below `/app-health/` and `/app-lifecycle/` as it came, without its query, from any peer.
+    """
+
+    async def answer(self, path: str, request: web.BaseRequest) -> web.StreamResponse: ...
 
 
 class Route(NamedTuple):
@@ -62,12 +73,15 @@ class Backend:
         *,
         are_metrics_local_only: bool,
         idle_seconds: float,
+        probes: Probes | None = None,
     ) -> None:
         self._readiness, self._scraper, self._log = readiness, scraper, log
+        self._probes = probes
         self._scrapes_running = 0
         self._control = ControlHandlers(control, log)
         metrics = Route(self._metrics, is_local_only=are_metrics_local_only)
         self._routes = {
+            "/": Route(self._page, is_local_only=True, method="GET"),
             "/healthz/ready": Route(self._ready),
             "/stats/prometheus": metrics,
             "/metrics": metrics,
@@ -114,6 +128,11 @@ class Backend:
     async def _answer(self, request: web.BaseRequest, path: str, query: str) -> web.StreamResponse:
         if (clean := clean_path(path)) != path:
             return _redirect(clean, query)
+        if self._probes is not None:
+            if path.startswith(_PROBE_TREES):
+                return await self._probes.answer(path, request)
+            if f"{path}/" in _PROBE_TREES:
+                return _redirect(f"{path}/", query)
         route = self._routes.get(path)
         if route is None:
             return _refuse(404, "404 page not found")
@@ -131,6 +150,14 @@ class Backend:
         if reason is None:
             return web.Response()
         return _refuse(503, reason)
+
+    async def _page(self, _request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            page = importlib.import_module("pilot_agent.status.page")
+        except ModuleNotFoundError:
+            return _refuse(404, "404 page not found")
+        headers = _NOSNIFF | {"Content-Type": "text/html; charset=utf-8", "Cache-Control": "no-store"}
+        return web.Response(body=page.page(), headers=headers)
 
     async def _metrics(self, request: web.BaseRequest) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": self._scraper.content_type})

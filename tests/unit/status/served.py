@@ -9,6 +9,7 @@ from pilot_agent.errors import AdminError
 from pilot_agent.status.front import Limits
 from pilot_agent.status.port import StatusServer
 from pilot_agent.status.readiness import Readiness
+from pilot_agent.status.server import Probes
 from pilot_agent.status.sockets import bind
 from tests.support.clocks import ManualClock
 from tests.support.recorded_log import RecordedLog
@@ -101,6 +102,7 @@ async def served(
     limits: Limits | None = None,
     are_metrics_local_only: bool = False,
     notes: Sequence[str] = (),
+    probes: Probes | None = None,
 ) -> AsyncIterator[Served]:
     log, clock, gate, sock = RecordedLog(), ManualClock(), Switch(), bind(0)
     readiness = Readiness([gate], log.scope, clock, lambda: notes)
@@ -115,6 +117,7 @@ async def served(
         clock,
         are_metrics_local_only=are_metrics_local_only,
         limits=limits,
+        probes=probes,
     )
     await server.start()
     try:

@@ -1,8 +1,11 @@
 import asyncio
 import contextlib
 import socket
+import sys
+import types
 
 import pytest
+from aiohttp import web
 
 from pilot_agent.errors import AdminError
 from pilot_agent.status import server
@@ -43,7 +46,8 @@ def own_address() -> str | None:
         ("GET", "/drain", WRONG_METHOD, LOCAL_ONLY),
         ("POST", "/quitquitquit", (200, b"OK: stopping"), LOCAL_ONLY),
         ("PUT", "/quitquitquit", WRONG_METHOD, LOCAL_ONLY),
-        ("GET", "/", NOT_FOUND, NOT_FOUND),
+        ("POST", "/", WRONG_METHOD, LOCAL_ONLY),
+        ("GET", "/app-health/app/readyz", NOT_FOUND, NOT_FOUND),
         ("GET", "/nothing", NOT_FOUND, NOT_FOUND),
         ("GET", "/healthz/ready/", NOT_FOUND, NOT_FOUND),
         ("GET", "/metrics/", NOT_FOUND, NOT_FOUND),
@@ -63,6 +67,56 @@ def test_endpoints(method: str, path: str, from_loopback: tuple[int, bytes], fro
                 assert (answer.status, answer.body) == from_elsewhere
             if from_loopback[0] >= 400:
                 assert answer.headers["x-content-type-options"] == "nosniff"
+
+    asyncio.run(main())
+
+
+class EchoProbes:
+    """Answers with the path it was given."""
+
+    async def answer(self, path: str, request: web.BaseRequest) -> web.StreamResponse:
+        return web.Response(status=202, text=f"{request.method} {path}")
+
+
+@pytest.mark.parametrize(
+    ("target", "answer"),
+    [
+        ("/app-health/app/readyz", (202, b"GET /app-health/app/readyz")),
+        ("/app-health/a%2fb/readyz?x=1", (202, b"GET /app-health/a%2fb/readyz")),
+        ("/app-lifecycle/app/prestopz", (202, b"GET /app-lifecycle/app/prestopz")),
+        ("/app-health/", (202, b"GET /app-health/")),
+        ("/app-healthy", NOT_FOUND),
+        ("/app-health/../drain", (307, b"")),
+        ("/app-health", (307, b"")),
+    ],
+)
+def test_paths_of_the_application_go_to_its_probes_as_they_came(target: str, answer: tuple[int, bytes]) -> None:
+    async def main() -> None:
+        async with served(probes=EchoProbes()) as port:
+            hosts = ["127.0.0.1", *filter(None, [own_address()])]
+            for host in hosts:
+                given = await fetch(port.port, target, host=host)
+                assert (given.status, given.body) == answer
+                if target == "/app-health":
+                    assert given.headers["location"] == "/app-health/"
+
+    asyncio.run(main())
+
+
+def test_the_page_is_for_loopback_and_never_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = types.ModuleType("pilot_agent.status.page")
+    page.page = lambda: b"<p>hello"  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "pilot_agent.status.page", page)
+
+    async def main() -> None:
+        async with served() as port:
+            answer = await fetch(port.port, "/")
+            assert (answer.status, answer.body) == (200, b"<p>hello")
+            assert answer.headers["content-type"] == "text/html; charset=utf-8"
+            assert answer.headers["cache-control"] == "no-store"
+            if (address := own_address()) is not None:
+                answer = await fetch(port.port, "/", host=address)
+                assert (answer.status, answer.body) == LOCAL_ONLY
 
     asyncio.run(main())
 
