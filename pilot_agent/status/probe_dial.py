@@ -146,6 +146,8 @@ def describe(error: BaseException) -> str:
         return f"TLS failed: {error.reason or error}"
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno) if error.errno > 0 else str(error.strerror)
+    if isinstance(error, ConnectionError):
+        return "the connection was closed"  # asyncio's own, which has no number
     return str(error)[:200] or type(error).__name__
 
 
