@@ -18,6 +18,7 @@ MOST_REQUESTS = 10
 
 _CHUNK_BYTES = 64 * 1024
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_CREDENTIALS = frozenset({b"authorization", b"cookie", b"cookie2", b"proxy-authorization", b"www-authenticate"})
 _IN_A_TARGET = "".join(character for character in map(chr, range(0x21, 0x7F)) if character not in '"#<>')
 
 Header = tuple[bytes, bytes]
@@ -34,8 +35,7 @@ class Ask(NamedTuple):
 
     @property
     def url(self) -> str:
-        host = f"[{self.place.host}]" if ":" in self.place.host else self.place.host
-        return f"http{'s' if self.is_tls else ''}://{host}:{self.place.port}{self.target}"
+        return f"http{'s' if self.is_tls else ''}://{authority_of(self.place).decode()}{self.target}"
 
 
 class Answer(NamedTuple):
@@ -161,6 +161,12 @@ async def _over_http2(wire: Wire, ask: Ask) -> Answer:
     return Answer(status, location, b"" if 300 <= status < 400 else reply.body)
 
 
+def authority_of(place: Place) -> bytes:
+    """`host:port` as a Host header has it."""
+    host = f"[{place.host}]" if ":" in place.host else place.host or "localhost"
+    return f"{host}:{place.port}".encode("ascii", "replace")
+
+
 def escaped(path: str) -> str:
     """A path and query as it may stand in a request: what is not allowed there is escaped, `%` stays."""
     return quote(path.partition("#")[0], safe=_IN_A_TARGET, errors="surrogateescape")
@@ -179,4 +185,7 @@ def _redirected(ask: Ask, location: str) -> Ask:
     # A relative Location keeps the Host header that was asked for, as Go's client does.
     is_relative = not urlsplit(location).netloc
     authority = ask.authority if is_relative else url.netloc.rpartition("@")[2].encode("latin-1", "replace")
-    return Ask(Place(host, port), url.scheme == "https", target, authority, ask.headers)
+    headers = ask.headers
+    if host.lower() != ask.place.host.lower():
+        headers = [(name, value) for name, value in headers if name.lower() not in _CREDENTIALS]
+    return Ask(Place(host, port), url.scheme == "https", target, authority, headers)
