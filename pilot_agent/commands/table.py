@@ -112,6 +112,18 @@ Fails with 255 for a status above 399, 404 excepted. Redirects are followed. The
         Words("METHOD PATH [BODY]", least=2, most=None),
     ),
     Command(
+        "status",
+        "Show the agent, its Envoy and what is wrong, on one screen.",
+        """
+Ask the running agent for its readiness with every gate, Envoy's epochs and restarts, listeners, certificates,
+configuration and last errors. Works in an image without a shell: run it with exec.
+""",
+        (
+            Flag("json", "as_json", False, "Print the facts as JSON, for programs"),
+            Flag("port", "port", 15020, "The agent's port", least=1),
+        ),
+    ),
+    Command(
         "drain",
         "Drain Envoy, and wait until its connections are gone.",
         """
