@@ -139,7 +139,8 @@ def seconds(value: float | None) -> str:
     """`12s`, `3m 5s`, `2h 1m`, `4d 3h`: the two units that matter."""
     if value is None:
         return NOTHING
-    rest, found = int(value), []
+    rest = int(value)
+    found: list[str] = []
     for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
         count, rest = divmod(rest, size)
         if count or found or unit == "s":
