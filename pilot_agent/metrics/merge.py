@@ -1,21 +1,24 @@
 """Joins the sources of one scrape into one stream: whole bodies, one after the other, none waiting for a slow one.
 
-Knows nothing of HTTP. Each source writes text, cut by `formats.Cutter`, into its lane; `scrape` reads `Merge.blocks`.
+Knows nothing of HTTP. Each source writes lines, cut by `formats.Cutter`, into its lane; `scrape` reads `Merge.blocks`.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
 
 STALL_SECONDS = 0.1
 """A source that is silent for so long while another has text gives way, and goes on later at a family's start."""
 
 
-class Lane:
+class Lane(Generic[T]):
     """One source's way into the merge: room for one block, so that TCP holds back a source that is not read."""
 
-    def __init__(self, changed: asyncio.Event) -> None:
-        self._changed = changed
+    def __init__(self, origin: T, changed: asyncio.Event) -> None:
+        self.origin, self._changed = origin, changed
         self._taken = asyncio.Event()
         self._block = self._last = b""
         self.has_ended = False
@@ -51,22 +54,17 @@ class Lane:
         return block
 
 
-class Merge:
-    """`sources`: how many lanes will be opened or given up."""
+class Merge(Generic[T]):
+    """`sources`: how many lanes will be opened or given up. A lane keeps what it was opened with as its `origin`."""
 
     def __init__(self, sources: int, stall: float = STALL_SECONDS) -> None:
         self._awaited, self._stall = sources, stall
         self._changed = asyncio.Event()
-        self._lanes: deque[Lane] = deque()
+        self._lanes: deque[Lane[T]] = deque()
 
-    @property
-    def is_shared(self) -> bool:
-        """Whether more than one source may still have text to send."""
-        return self._awaited + len(self._lanes) > 1
-
-    def open(self) -> Lane:
+    def open(self, origin: T) -> Lane[T]:
         """A source has its headers. The order of these calls is the order of the bodies."""
-        lane = Lane(self._changed)
+        lane = Lane(origin, self._changed)
         self._lanes.append(lane)
         self.give_up()
         return lane
@@ -76,15 +74,15 @@ class Merge:
         self._awaited -= 1
         self._changed.set()
 
-    async def blocks(self) -> AsyncIterator[bytes]:
-        """Ends when every source has ended; the sources' deadlines, not this, bound the time."""
+    async def blocks(self) -> AsyncIterator[tuple[T, bytes]]:
+        """Each block with its origin, until every source has ended; their deadlines, not this, bound the time."""
         while self._lanes or self._awaited:
             if not self._lanes:
                 await self._change()
                 continue
             lane = self._lanes[0]
             if block := lane.take():
-                yield block
+                yield lane.origin, block
             elif lane.has_ended:
                 self._lanes.popleft()
             elif not any(other.is_ready for other in self._lanes):
@@ -92,7 +90,7 @@ class Merge:
             elif not await self._revives(lane):
                 self._lanes.rotate(-1)
 
-    async def _revives(self, lane: Lane) -> bool:
+    async def _revives(self, lane: Lane[T]) -> bool:
         """Whether `lane` gets text, or ends, before its patience is over."""
         try:
             async with asyncio.timeout(self._stall):

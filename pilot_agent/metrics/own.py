@@ -1,17 +1,24 @@
-"""The agent's own metrics in text form, under Istio's names where Istio has one.
+"""The agent's own metrics in either format, by the table in `catalogue`.
 
 Components keep plain numbers; `AgentFacts` carries them here at each scrape. prometheus_client is imported late.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
+
+from pilot_agent.metrics.account import ScrapeAccount, SourceAccount
+from pilot_agent.metrics.catalogue import BY_NAME
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 _PREFIX = "istio_agent_"
+_ERROR_CHARACTERS = 200
+
+_Values = float | Mapping[str, float] | Mapping[tuple[str, ...], float] | None
+"""Of a family without labels, with one label, with several; None and what is missing have no sample."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,114 +54,127 @@ class AgentFacts:
     config_reloads_refused: int = 0
 
 
-class Scrapes(Protocol):
-    """What `account.ScrapeAccount` tells of scrapes."""
-
-    scrapes: int
-    agent_failures: int
-
-    def failures(self, kind: str) -> int: ...
-
-
 class OwnMetrics:
-    """Renders at each call; keeps nothing but the registry."""
+    """Renders at each call; keeps nothing but the registries."""
 
-    def __init__(self, facts: Callable[[], AgentFacts], scrapes: Scrapes) -> None:
-        self._facts, self._scrapes = facts, scrapes
-        self._registry: CollectorRegistry | None = None
+    def __init__(
+        self, facts: Callable[[], AgentFacts], scrapes: ScrapeAccount, agent: SourceAccount | None = None
+    ) -> None:
+        """`agent`: what of our own part was dropped when it was joined with others'."""
+        self._facts, self._scrapes, self._agent = facts, scrapes, agent
+        self._registries: tuple[CollectorRegistry, CollectorRegistry, CollectorRegistry] | None = None
 
     def load(self) -> None:
-        """Import prometheus_client (0.1 s) and set up the registry."""
+        """Import prometheus_client (0.1 s) and set up the registries."""
+        import prometheus_client.openmetrics.exposition  # noqa: F401
         from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
         from prometheus_client.registry import Collector
 
-        families = self._families
+        class Part(Collector):
+            def __init__(self, families: Callable[[], Iterator["Metric"]]) -> None:
+                self._families = families
 
-        class Agent(Collector):
             def collect(self) -> Iterator["Metric"]:
-                yield from families()
+                yield from self._families()
 
-        registry = CollectorRegistry(auto_describe=False)
-        registry.register(Agent())
-        ProcessCollector(registry=registry)
-        PlatformCollector(registry=registry)
-        self._registry = registry
+        process = CollectorRegistry(auto_describe=False)
+        ProcessCollector(registry=process)
+        PlatformCollector(registry=process)
+        facts, scrapes = CollectorRegistry(auto_describe=False), CollectorRegistry(auto_describe=False)
+        facts.register(Part(self._of_facts))
+        scrapes.register(Part(lambda: _of_scrapes(self._scrapes, self._agent)))
+        self._registries = facts, process, scrapes
 
     def render(self) -> bytes:
-        """Text format 0.0.4, families sorted by name within their collector."""
+        """Everything in text format 0.0.4."""
+        return self.render_facts(is_openmetrics=False) + self.render_scrapes(is_openmetrics=False)
+
+    def render_facts(self, *, is_openmetrics: bool) -> bytes:
+        """What the agent's parts have counted, then what the process is. OpenMetrics comes without its `# EOF`."""
+        return self._render(0, is_openmetrics) + self._render(1, is_openmetrics)
+
+    def render_process(self, *, is_openmetrics: bool) -> bytes:
+        """The families that every application with a metrics library has too."""
+        return self._render(1, is_openmetrics)
+
+    def render_scrapes(self, *, is_openmetrics: bool) -> bytes:
+        """What became of the scrapes and their sources until now."""
+        return self._render(2, is_openmetrics)
+
+    def _render(self, part: int, is_openmetrics: bool) -> bytes:
         from prometheus_client import generate_latest
+        from prometheus_client.openmetrics import exposition
 
-        if self._registry is None:
+        if self._registries is None:
             self.load()
-        assert self._registry is not None
-        return generate_latest(self._registry)
+        assert self._registries is not None
+        if is_openmetrics:
+            text: bytes = exposition.generate_latest(self._registries[part])  # type: ignore[no-untyped-call]
+            return text.removesuffix(b"# EOF\n")
+        return generate_latest(self._registries[part])
 
-    def _families(self) -> Iterator["Metric"]:
+    def _of_facts(self) -> Iterator["Metric"]:
         facts = self._facts()
-        yield from self._of_scrapes()
         yield from _of_the_start(facts)
         yield from _of_envoy(facts)
         yield from _of_the_configuration(facts)
-        yield _counter("reaped_orphans", "Zombies reaped that were not children of the agent.", facts.reaped_orphans)
+        yield _family("reaped_orphans_total", facts.reaped_orphans)
 
-    def _of_scrapes(self) -> Iterator["Metric"]:
-        yield _counter("scrapes", "The total number of scrapes.", self._scrapes.scrapes)
-        failures = {
-            "envoy": self._scrapes.failures("envoy"),
-            "application": self._scrapes.failures("application"),
-            "agent": self._scrapes.agent_failures,
-        }
-        yield _counter("scrape_failures", "The total number of failed scrapes.", failures, "type")
+
+def _of_scrapes(scrapes: ScrapeAccount, agent: SourceAccount | None) -> Iterator["Metric"]:
+    yield _family("scrapes_total", scrapes.scrapes)
+    failures = {kind: scrapes.failures(kind) for kind in ("envoy", "application")}
+    yield _family("scrape_failures_total", failures | {"agent": scrapes.agent_failures})
+    yield _family("scrapes_in_flight", scrapes.in_flight)
+    yield _family("scrapes_refused_total", scrapes.refused)
+    sources = scrapes.sources
+    # Before the first answer a source is neither up nor down.
+    yield _family("scrape_source_up", {each.label: int(each.is_up) for each in sources if each.scrapes})
+    yield _family("scrape_source_duration_seconds", {each.label: each.seconds for each in sources})
+    yield _family("scrape_source_bytes", {each.label: each.bytes for each in sources})
+    yield _family("scrape_source_failures_total", {each.label: each.failures for each in sources})
+    errors: dict[tuple[str, ...], float] = {
+        (each.label, each.last_error[:_ERROR_CHARACTERS]): 1.0 for each in sources if each.last_error
+    }
+    yield _family("scrape_source_last_error_info", errors)
+    joined = [agent, *sources] if agent else sources
+    yield _family("scrape_dropped_families_total", {each.label: each.dropped_families for each in joined})
+    yield _family("scrape_dropped_samples_total", {each.label: each.dropped_samples for each in joined})
+    yield _family("scrape_dropped_lines_total", {each.label: each.dropped_lines for each in joined})
 
 
 def _of_the_start(facts: AgentFacts) -> Iterator["Metric"]:
-    yield _gauge("ready", "1 while the proxy is ready for traffic.", int(facts.is_ready))
-    started = facts.startup_seconds
-    yield _gauge("startup_duration_seconds", "The time from the process starting to being marked ready.", started)
-    phases = facts.start_phase_seconds
-    yield _gauge("start_phase_seconds", "The time from the process starting to the end of a phase.", phases, "phase")
+    yield _family("ready", int(facts.is_ready))
+    yield _family("startup_duration_seconds", facts.startup_seconds)
+    yield _family("start_phase_seconds", facts.start_phase_seconds)
 
 
 def _of_envoy(facts: AgentFacts) -> Iterator["Metric"]:
-    yield _gauge("envoy_epoch", "The restart epoch of the Envoy that serves.", facts.envoy_epoch)
-    yield _counter("envoy_restarts", "Starts of Envoy after the first.", facts.envoy_restarts, "reason")
-    hung = facts.envoy_hung_checks
-    yield _counter("envoy_hung_checks", "Checks that Envoy's admin interface did not answer in time.", hung)
+    yield _family("envoy_epoch", facts.envoy_epoch)
+    yield _family("envoy_restarts_total", facts.envoy_restarts)
+    yield _family("envoy_hung_checks_total", facts.envoy_hung_checks)
     last = facts.envoy_last_exit
-    code = None if last is None else last.code
-    yield _gauge("envoy_last_exit_code", "How the last Envoy ended: its code, or 128 + its signal.", code)
-    info = _gauge("envoy_last_exit_info", "How the last Envoy ended.", {}, "code", "signal", "reason")
-    if last is not None:
-        info.add_metric([str(last.code), last.signal, last.reason], 1)
-    yield info
+    yield _family("envoy_last_exit_code", None if last is None else last.code)
+    how: dict[tuple[str, ...], float] = {(str(last.code), last.signal, last.reason): 1.0} if last else {}
+    yield _family("envoy_last_exit_info", how)
 
 
 def _of_the_configuration(facts: AgentFacts) -> Iterator["Metric"]:
-    broken = dict.fromkeys(facts.broken_files, 1)
-    yield _gauge("config_errors", "1 for each local configuration file that is refused.", broken, "file")
+    yield _family("config_errors", dict.fromkeys(facts.broken_files, 1.0))
     reloads = {"accepted": facts.config_reloads_accepted, "refused": facts.config_reloads_refused}
-    yield _counter("config_reloads", "Changed configurations by what became of them.", reloads, "result")
+    yield _family("config_reloads_total", reloads)
 
 
-def _counter(name: str, help_: str, value: float | Mapping[str, float], *labels: str) -> "CounterMetricFamily":
-    from prometheus_client.core import CounterMetricFamily
+def _family(name: str, values: _Values) -> "CounterMetricFamily | GaugeMetricFamily":
+    """The family that the table has under `name`, which stands without its prefix here."""
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-    family = CounterMetricFamily(_PREFIX + name, help_, labels=labels)
-    _fill(family, value)
+    entry = BY_NAME[_PREFIX + name]
+    make = CounterMetricFamily if entry.kind == "counter" else GaugeMetricFamily
+    family = make(entry.name, entry.meaning, labels=entry.labels)
+    if isinstance(values, Mapping):
+        for labels, number in values.items():
+            family.add_metric([labels] if isinstance(labels, str) else list(labels), number)
+    elif values is not None:
+        family.add_metric([], values)
     return family
-
-
-def _gauge(name: str, help_: str, value: float | Mapping[str, float] | None, *labels: str) -> "GaugeMetricFamily":
-    from prometheus_client.core import GaugeMetricFamily
-
-    family = GaugeMetricFamily(_PREFIX + name, help_, labels=labels)
-    _fill(family, value)
-    return family
-
-
-def _fill(family: "CounterMetricFamily | GaugeMetricFamily", value: float | Mapping[str, float] | None) -> None:
-    if isinstance(value, Mapping):
-        for label, number in value.items():
-            family.add_metric([label], number)
-    elif value is not None:
-        family.add_metric([], value)

@@ -5,6 +5,7 @@ Counts what a source did wrong; what the scraper did (hung up, did not read) is 
 
 import asyncio
 import os
+import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,37 +17,50 @@ from yarl import URL
 
 from pilot_agent.log import Scope
 from pilot_agent.metrics.account import SourceAccount
-from pilot_agent.metrics.formats import Cutter, is_text
+from pilot_agent.metrics.formats import OPENMETRICS_FAMILY_BYTES, Cutter, Format, is_openmetrics, is_text
+from pilot_agent.metrics.joining import Origin
 from pilot_agent.metrics.merge import Lane, Merge
 
 CHUNK_BYTES = 64 * 1024
+_ERROR_CHARACTERS = 200
 
 
 class SourceFailed(Exception):
     """The source answered, but not with something that can be merged."""
 
 
+@dataclass(slots=True)
+class Allowance:
+    """What one scrape may still take of all its sources together, in bytes."""
+
+    whole: int
+    taken: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What one scrape asks of every source. `deadline` is in the event loop's time."""
+    """What one scrape asks of every source. `format`: the answer's; `deadline` is in the event loop's time;
+    `body_bytes`: the most of one source, `allowance`: of all."""
 
     headers: Mapping[str, str]
+    format: Format
     deadline: float
     body_bytes: int
+    allowance: Allowance
 
 
 class Source:
     def __init__(self, account: SourceAccount, log: Scope) -> None:
         self.account, self._log = account, log
 
-    async def read(self, session: aiohttp.ClientSession, url: str, request: Request, merge: Merge) -> None:
+    async def read(self, session: aiohttp.ClientSession, url: str, request: Request, merge: Merge[Origin]) -> None:
         """Everything from connecting to the last byte. Raises nothing but CancelledError."""
         loop = asyncio.get_running_loop()
-        started, reader = loop.time(), _Reading(merge, request.body_bytes)
+        started, reader = loop.time(), _Reading(self.account, merge, request)
         problem: str | None = None
         try:
             async with asyncio.timeout_at(request.deadline):
-                await reader.run(session, url, request.headers)
+                await reader.run(session, url)
         except TimeoutError:
             # A lane that nobody empties is the scraper's slowness, not the source's.
             problem = None if reader.is_held_up else "timed out"
@@ -59,6 +73,7 @@ class Source:
 
     def _settle(self, url: str, problem: str | None) -> None:
         account = self.account
+        account.scrapes += 1
         if problem is not None:
             account.failures += 1
             account.last_error = problem
@@ -66,16 +81,16 @@ class Source:
             return
         account.problem = problem
         if problem is None:
-            self._log.info(f"metrics of {account.name} are back", url=url)
+            self._log.info(f"metrics of {account.name} are back", url=url.partition("?")[0])
         else:
-            self._log.warn(f"metrics of {account.name} are left out: {problem}", url=url)
+            self._log.warn(f"metrics of {account.name} are left out: {problem}", url=url.partition("?")[0])
 
 
 class _Reading:
-    def __init__(self, merge: Merge, body_bytes: int) -> None:
-        self._merge, self._body_bytes = merge, body_bytes
-        self._lane: Lane | None = None
-        self._cutter = Cutter()
+    def __init__(self, account: SourceAccount, merge: Merge[Origin], request: Request) -> None:
+        self._account, self._merge, self._request = account, merge, request
+        self._lane: Lane[Origin] | None = None
+        self._cutter = Cutter(OPENMETRICS_FAMILY_BYTES) if request.format.is_openmetrics else Cutter()
         self._is_whole = False
         self.received = 0
 
@@ -83,24 +98,35 @@ class _Reading:
     def is_held_up(self) -> bool:
         return self._lane is not None and self._lane.is_full
 
-    async def run(self, session: aiohttp.ClientSession, url: str, headers: Mapping[str, str]) -> None:
+    async def run(self, session: aiohttp.ClientSession, url: str) -> None:
         # `encoded`: what a caller or an annotation wrote reaches the source as it was written.
-        async with session.get(URL(url, encoded=True), headers=headers) as response:
+        async with session.get(URL(url, encoded=True), headers=self._request.headers) as response:
             if response.status != 200:
                 raise SourceFailed(f"status {response.status}")
-            if not is_text(kind := response.headers.get("Content-Type")):
-                raise SourceFailed(f"content type {kind!r}; only text/plain can be merged")
-            self._lane = self._merge.open()
+            self._lane = self._merge.open(self._origin(response.headers.get("Content-Type")))
             while chunk := await response.content.read(CHUNK_BYTES):
                 await self._pass_on(self._lane, chunk)
         self._is_whole = True
 
-    async def _pass_on(self, lane: Lane, chunk: bytes) -> None:
+    def _origin(self, kind: str | None) -> Origin:
+        is_open = is_openmetrics(kind)
+        if not is_open and not is_text(kind):
+            raise SourceFailed(f"content type {str(kind)[:100]!r}; only text and OpenMetrics can be merged")
+        if self._request.format.is_openmetrics:
+            self._account.is_text_only = not is_open
+        # Envoy's lines are its own code's; an application may be anything that listens on its port.
+        return Origin(self._account, is_open, is_trusted=self._account.kind == "envoy")
+
+    async def _pass_on(self, lane: Lane[Origin], chunk: bytes) -> None:
+        request = self._request
         self.received += len(chunk)
-        if self.received > self._body_bytes:
-            raise SourceFailed(f"more than {self._body_bytes} bytes")
+        request.allowance.taken += len(chunk)
+        if self.received > request.body_bytes:
+            raise SourceFailed(f"more than {request.body_bytes} bytes")
+        if request.allowance.taken > request.allowance.whole:
+            raise SourceFailed(f"more than {request.allowance.whole} bytes of all sources together")
         try:
-            block = self._cutter.feed(chunk, in_families=self._merge.is_shared)
+            block = self._cutter.feed(chunk)
         except ValueError as error:
             raise SourceFailed(str(error)) from None
         if block:
@@ -124,7 +150,10 @@ def describe(error: BaseException) -> str:
         return f"can't connect: {os.strerror(error.os_error.errno) if error.os_error.errno else error.os_error}"
     if isinstance(error, aiohttp.ClientPayloadError | ConnectionError | aiohttp.ServerDisconnectedError):
         return "the connection broke"
-    return f"{type(error).__name__}: {error}"[:200]
+    if isinstance(error, aiohttp.InvalidURL):
+        return "a redirect to no URL"  # its text is the URL, and a URL may carry a password
+    # A query may hold a token; metrics and logs are read by more people than the application's configuration.
+    return re.sub(r"\?\S+", "?...", f"{type(error).__name__}: {error}")[:_ERROR_CHARACTERS]
 
 
 class Loopback(AbstractResolver):

@@ -17,11 +17,9 @@ from urllib.parse import quote
 from aiohttp import web
 
 from pilot_agent.log import Scope
+from pilot_agent.status.compression import LEAST_BYTES, Compression, Encoder
 from pilot_agent.status.control import Control, ControlHandlers
 from pilot_agent.status.readiness import Readiness
-
-SCRAPES_AT_ONCE = 64
-"""Beyond this a scrape is refused with 503: each holds connections and buffers."""
 
 _WRITE_PATIENCE_SECONDS = 30.0
 _NOSNIFF = {"X-Content-Type-Options": "nosniff"}
@@ -32,10 +30,17 @@ Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 class Scraper(Protocol):
-    """The merged metrics. `load` does the slow imports and is called in a thread; `stream` ends when it is closed."""
+    """The merged metrics. `load` does the slow imports and is called in a thread; `stream` ends when it is closed.
+
+    `in_flight_limit`: scrapes at once; each holds connections and buffers. `refuse` counts one too many.
+    """
 
     @property
-    def content_type(self) -> str: ...
+    def in_flight_limit(self) -> int: ...
+
+    def content_type(self, accept: str) -> str: ...
+
+    def refuse(self) -> None: ...
 
     def load(self) -> None: ...
 
@@ -78,6 +83,7 @@ class Backend:
         self._readiness, self._scraper, self._log = readiness, scraper, log
         self._probes = probes
         self._scrapes_running = 0
+        self._compression = Compression()
         self._control = ControlHandlers(control, log)
         metrics = Route(self._metrics, is_local_only=are_metrics_local_only)
         self._routes = {
@@ -160,24 +166,47 @@ class Backend:
         return web.Response(body=page.page(), headers=headers)
 
     async def _metrics(self, request: web.BaseRequest) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"Content-Type": self._scraper.content_type})
+        # No await between this and the first step of `stream`: both decide the format, by the same facts.
+        kind = self._scraper.content_type(request.headers.get("Accept", ""))
+        response = web.StreamResponse(headers={"Content-Type": kind, "Vary": "Accept-Encoding"})
         if request.method == "HEAD":
             await response.prepare(request)
             return response
-        if self._scrapes_running >= SCRAPES_AT_ONCE:
-            return _refuse(503, f"{SCRAPES_AT_ONCE} scrapes are running already")
+        if self._scrapes_running >= (limit := self._scraper.in_flight_limit):
+            self._scraper.refuse()
+            return _refuse(429, f"{limit} scrapes are running already", Vary="Accept-Encoding")
         _, _, query = split_target(request.raw_path)
         self._scrapes_running += 1
         try:
             async with aclosing(self._scraper.stream(request.headers, query)) as chunks:
-                async for chunk in chunks:
-                    if not response.prepared:
-                        await response.prepare(request)
-                    await self._write(request, response, chunk)
+                await self._send(request, response, chunks)
         finally:
             self._scrapes_running -= 1
         # aiohttp sends the head of an answer that had no chunk.
         return response
+
+    async def _send(
+        self, request: web.BaseRequest, response: web.StreamResponse, chunks: AsyncGenerator[bytes, None]
+    ) -> None:
+        """Every chunk as it comes, compressed if the client wants that and there is enough to gain."""
+        encoding = self._compression.choose(request.headers.getall("Accept-Encoding", []))
+        encoder: Encoder | None = None
+        head = b""
+        async for chunk in chunks:
+            if not response.prepared:
+                head += chunk
+                if encoding is not None and len(head) < LEAST_BYTES:
+                    continue
+                if encoding is not None:
+                    encoder = self._compression.encoder(encoding)
+                    response.headers["Content-Encoding"] = encoding
+                await response.prepare(request)
+                chunk, head = head, b""  # noqa: PLW2901
+            if data := encoder.compress(chunk) if encoder else chunk:
+                await self._write(request, response, data)
+        if data := encoder.flush() if encoder else head:
+            await response.prepare(request)
+            await self._write(request, response, data)
 
     async def _write(self, request: web.BaseRequest, response: web.StreamResponse, chunk: bytes) -> None:
         try:

@@ -21,6 +21,8 @@ def test_counts_are_there_from_the_start() -> None:
         'istio_agent_scrape_failures_total{type="envoy"}': 0,
         'istio_agent_scrape_failures_total{type="application"}': 0,
         'istio_agent_scrape_failures_total{type="agent"}': 0,
+        "istio_agent_scrapes_in_flight": 0,
+        "istio_agent_scrapes_refused_total": 0,
         "istio_agent_ready": 0,
         "istio_agent_envoy_epoch": 0,
         'istio_agent_envoy_restarts_total{reason="crash"}': 0,

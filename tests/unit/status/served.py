@@ -37,7 +37,16 @@ class Blocks:
     queries: list[str] = field(default_factory=list)
     started: int = 0
     finished: int = 0
-    content_type: str = "text/plain; version=0.0.4; charset=utf-8"
+    in_flight_limit: int = 64
+    refused: int = 0
+
+    def content_type(self, accept: str) -> str:
+        if "openmetrics" in accept:
+            return "application/openmetrics-text; version=1.0.0; charset=utf-8"
+        return "text/plain; version=0.0.4; charset=utf-8"
+
+    def refuse(self) -> None:
+        self.refused += 1
 
     def load(self) -> None:
         if self.load_error is not None:

@@ -287,15 +287,15 @@ def test_closing_ends_a_running_scrape() -> None:
     asyncio.run(main())
 
 
-def test_scrapes_at_once_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "SCRAPES_AT_ONCE", 1)
-
+def test_scrapes_at_once_have_a_limit() -> None:
     async def main() -> None:
-        scraper = Blocks(may_end=asyncio.Event())
+        scraper = Blocks(may_end=asyncio.Event(), in_flight_limit=1)
         async with served(scraper=scraper) as port, connected(port.port) as client:
             client.send(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
             await client.reader.readuntil(b"two 2\n")
-            assert (await fetch(port.port, "/metrics")).status == 503
+            refused = await fetch(port.port, "/metrics")
+            assert (refused.status, refused.body) == (429, b"1 scrapes are running already\n")
+            assert scraper.refused == 1
             assert scraper.may_end is not None
             scraper.may_end.set()
             await client.reader.readuntil(b"0\r\n\r\n")

@@ -1,0 +1,144 @@
+"""Every metric of the agent: name, kind, labels, meaning. `own` builds its families from it, `collateral` its page.
+
+Names and kinds with a part of Istio's agent are Istio's (reference: metrics merge; security, metrics). No I/O.
+"""
+
+from typing import NamedTuple
+
+
+class MetricEntry(NamedTuple):
+    """`name` as a text scrape shows it. `part`: what of the agent it tells of; not `is_used`: the part does not exist
+    in this version, and the name is kept for it."""
+
+    name: str
+    kind: str
+    labels: tuple[str, ...]
+    meaning: str
+    part: str
+    is_used: bool = True
+
+
+def _entry(name: str, kind: str, meaning: str, part: str, *labels: str) -> MetricEntry:
+    return MetricEntry(f"istio_agent_{name}", kind, labels, meaning, part)
+
+
+def _later(name: str, kind: str, meaning: str, part: str, *labels: str) -> MetricEntry:
+    return MetricEntry(f"istio_agent_{name}", kind, labels, meaning, part, is_used=False)
+
+
+_SCRAPES = (
+    _entry("scrapes_total", "counter", "The total number of scrapes.", "scrapes"),
+    _entry(
+        "scrape_failures_total",
+        "counter",
+        "The total number of failed scrapes, by type: envoy, application or agent.",
+        "scrapes",
+        "type",
+    ),
+    _entry("scrapes_in_flight", "gauge", "Scrapes that are running.", "scrapes"),
+    _entry("scrapes_refused_total", "counter", "Scrapes refused because too many were running.", "scrapes"),
+    _entry("scrape_source_up", "gauge", "1 when the last scrape got a whole answer of a source.", "scrapes", "source"),
+    _entry("scrape_source_duration_seconds", "gauge", "Time a source took, last scrape.", "scrapes", "source"),
+    _entry("scrape_source_bytes", "gauge", "What a source sent, last scrape.", "scrapes", "source"),
+    _entry("scrape_source_failures_total", "counter", "Scrapes that a source failed.", "scrapes", "source"),
+    _entry(
+        "scrape_source_last_error_info", "gauge", "1, with the last error of a source.", "scrapes", "source", "error"
+    ),
+    _entry(
+        "scrape_dropped_families_total",
+        "counter",
+        "Metric families left out: an earlier source has the name with another type.",
+        "scrapes",
+        "source",
+    ),
+    _entry(
+        "scrape_dropped_samples_total",
+        "counter",
+        "Samples left out: an earlier source has the same series.",
+        "scrapes",
+        "source",
+    ),
+    _entry("scrape_dropped_lines_total", "counter", "Lines left out: they are no samples.", "scrapes", "source"),
+)
+
+_LIFE = (
+    _entry("ready", "gauge", "1 while the proxy is ready for traffic.", "start"),
+    _entry("startup_duration_seconds", "gauge", "The time from the process starting to being marked ready.", "start"),
+    _entry(
+        "start_phase_seconds", "gauge", "The time from the process starting to the end of a phase.", "start", "phase"
+    ),
+    _entry("envoy_epoch", "gauge", "The restart epoch of the Envoy that serves.", "Envoy"),
+    _entry("envoy_restarts_total", "counter", "Starts of Envoy after the first.", "Envoy", "reason"),
+    _entry(
+        "envoy_hung_checks_total", "counter", "Checks that Envoy's admin interface did not answer in time.", "Envoy"
+    ),
+    _entry("envoy_last_exit_code", "gauge", "How the last Envoy ended: its code, or 128 + its signal.", "Envoy"),
+    _entry("envoy_last_exit_info", "gauge", "How the last Envoy ended.", "Envoy", "code", "signal", "reason"),
+    _entry("config_errors", "gauge", "1 for each local configuration file that is refused.", "configuration", "file"),
+    _entry(
+        "config_reloads_total",
+        "counter",
+        "Changed configurations by what became of them: accepted or refused.",
+        "configuration",
+        "result",
+    ),
+    _entry("reaped_orphans_total", "counter", "Zombies reaped that were not children of the agent.", "processes"),
+)
+
+
+def _process(name: str, kind: str, meaning: str, *labels: str) -> MetricEntry:
+    return MetricEntry(name, kind, labels, meaning, "the agent's process")
+
+
+_PROCESS = (
+    _process("process_cpu_seconds_total", "counter", "User and system CPU time spent."),
+    _process("process_resident_memory_bytes", "gauge", "Resident memory."),
+    _process("process_virtual_memory_bytes", "gauge", "Virtual memory."),
+    _process("process_start_time_seconds", "gauge", "Start time since the epoch."),
+    _process("process_open_fds", "gauge", "Open file descriptors."),
+    _process("process_max_fds", "gauge", "Most file descriptors that may be open."),
+    _process(
+        "python_info",
+        "gauge",
+        "1, with the Python it runs on.",
+        "implementation",
+        "major",
+        "minor",
+        "patchlevel",
+        "version",
+    ),
+)
+
+_LATER = (
+    _later("xds_proxy_requests", "counter", "Messages forwarded to the control plane.", "xDS"),
+    _later("xds_proxy_responses", "counter", "Messages received from the control plane.", "xDS"),
+    _later("istiod_connection_failures", "counter", "Connections to istiod that could not be set up.", "xDS"),
+    _later("istiod_connection_terminations", "counter", "Streams to istiod that ended.", "xDS", "type"),
+    _later("envoy_connection_terminations", "counter", "Envoy's xDS streams that ended.", "xDS", "type"),
+    _later("num_outgoing_requests", "counter", "Requests for certificates.", "certificates", "request_type"),
+    _later("num_failed_outgoing_requests", "counter", "Those that failed.", "certificates", "request_type"),
+    _later("num_outgoing_retries", "counter", "Those that were tried again.", "certificates", "request_type"),
+    _later("outgoing_latency", "counter", "Milliseconds they took, summed up.", "certificates", "request_type"),
+    _later("cert_expiry_seconds", "gauge", "Seconds until a certificate expires.", "certificates", "resource_name"),
+    _later("num_file_watcher_failures_total", "counter", "Certificate files that can't be watched.", "certificates"),
+    _later("num_file_secret_failures_total", "counter", "Certificate files that can't be used.", "certificates"),
+    _later("pilot_xds_recv_max", "gauge", "The largest request received from Envoy.", "SDS"),
+    _later("pilot_total_xds_rejects", "counter", "Secrets that Envoy refused.", "SDS"),
+    _later("pilot_xds_expired_nonce", "counter", "Requests with an old nonce.", "SDS", "type"),
+    _later("pilot_xds_write_timeout", "counter", "Secrets that could not be sent in time.", "SDS"),
+    _later("pilot_total_xds_internal_errors", "counter", "Errors of the SDS server itself.", "SDS"),
+    _later("pilot_xds_send_time", "histogram", "Seconds to send a secret.", "SDS"),
+    _later("dns_requests_total", "counter", "DNS requests.", "DNS"),
+    _later("dns_upstream_requests_total", "counter", "DNS requests sent on.", "DNS"),
+    _later("dns_upstream_failures_total", "counter", "DNS requests that every upstream failed.", "DNS"),
+    _later("dns_upstream_request_duration_seconds", "histogram", "Time of upstream DNS requests.", "DNS"),
+    _later("wasm_cache_entries", "gauge", "Wasm modules in the cache.", "Wasm"),
+    _later("wasm_cache_lookup_count", "counter", "Lookups in that cache.", "Wasm", "hit"),
+    _later("wasm_remote_fetch_count", "counter", "Modules fetched, by result.", "Wasm", "result"),
+    _later("wasm_config_conversion_count", "counter", "Configurations converted, by result.", "Wasm", "result"),
+    _later("wasm_config_conversion_duration", "histogram", "Milliseconds such a conversion took.", "Wasm"),
+)
+
+METRICS = (*_SCRAPES, *_LIFE, *_PROCESS, *_LATER)
+
+BY_NAME = {entry.name: entry for entry in METRICS}
