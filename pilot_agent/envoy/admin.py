@@ -134,8 +134,11 @@ def parse_stats(text: str) -> dict[str, int]:
     return stats
 
 
-def startup_reason(stats: dict[str, int]) -> str | None:
-    """Why Envoy does not serve yet, in words; None when it does (reference: Istio's readiness, three steps)."""
+def config_reason(stats: dict[str, int]) -> str | None:
+    """Why Envoy's configuration is not complete, from STARTUP_STATS; None when it has clusters and listeners.
+
+    Rejections count for nothing once both were received (reference: Istio's readiness, first step).
+    """
     cds, lds = (stats.get(name, 0) for name in (STARTUP_STATS[0], STARTUP_STATS[2]))
     cds_rejected, lds_rejected = (stats.get(name, 0) for name in (STARTUP_STATS[1], STARTUP_STATS[3]))
     counts = (
@@ -147,6 +150,11 @@ def startup_reason(stats: dict[str, int]) -> str | None:
         if not (cds or lds):
             return f"no configuration received yet: {counts}"
         return f"configuration not fully received: {counts}"
+    return None
+
+
+def workers_reason(stats: dict[str, int]) -> str | None:
+    """Why no worker takes connections yet, from STARTUP_STATS; None when Envoy is LIVE and its workers run."""
     state = stats.get("server.state")
     if state is None:
         return "Envoy does not report its state yet"

@@ -3,8 +3,9 @@
 What a gate watches (Envoy, the configuration, a shutdown) belongs to whoever wired it in. `front` asks for every probe.
 """
 
+import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from pilot_agent.clock import Clock
 from pilot_agent.log import Scope
@@ -25,12 +26,31 @@ class Gate(Protocol):
 
 
 class GateReport(NamedTuple):
-    """`since`: seconds for which the gate has been in this state, as far as it was looked at."""
+    """`since`: seconds for which the gate has been open, or closed, as far as it was looked at; `at`: the wall clock's
+    time when that began."""
 
     name: str
     is_open: bool
     reason: str | None
     since: float
+    at: float
+
+    def described(self) -> dict[str, Any]:
+        """For JSON: {"name", "state": "open" or "closed", "reason", "since_seconds", "since": RFC 3339}."""
+        return {
+            "name": self.name,
+            "state": "open" if self.is_open else "closed",
+            "reason": self.reason,
+            "since_seconds": round(self.since, 3),
+            "since": timestamp(self.at),
+        }
+
+
+def timestamp(wall: float) -> str:
+    """Seconds since 1970 as RFC 3339 in UTC, to the millisecond."""
+    # To the integer first: two roundings of one number can disagree about the second.
+    seconds, milliseconds = divmod(round(wall * 1000), 1000)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{milliseconds:03d}Z"
 
 
 def _no_notes() -> Sequence[str]:
@@ -50,7 +70,7 @@ class Readiness:
         self._gates, self._log, self._clock, self._notes = tuple(gates), log, clock, notes
         self._said: str | None = None
         self._has_spoken = False
-        self._changed_at: dict[str, tuple[bool, float]] = {}
+        self._changed_at: dict[str, tuple[bool, float, float]] = {}
 
     def reason(self) -> str | None:
         """None when ready, else the first closed gate and its reason: `envoy: exited with code 1`."""
@@ -75,17 +95,26 @@ class Readiness:
         lines = []
         for gate in self._gates:
             reason = self._ask(gate)
-            was_open, since = self._changed_at.get(gate.name, (None, now))
+            was_open, since, at = self._changed_at.get(gate.name, (None, now, 0.0))
             if was_open is not (reason is None):
-                since = now
-                self._changed_at[gate.name] = (reason is None, now)
-            lines.append(GateReport(gate.name, reason is None, reason, now - since))
+                since, at = now, self._clock.wall()
+                self._changed_at[gate.name] = (reason is None, since, at)
+            lines.append(GateReport(gate.name, reason is None, reason, now - since, at))
         return lines
+
+    def described(self) -> dict[str, Any]:
+        """The body of `/healthz/ready` for `Accept: application/json`: {"ready", "gates", "notes"}."""
+        gates = self.report()
+        return {
+            "ready": all(gate.is_open for gate in gates),
+            "gates": [gate.described() for gate in gates],
+            "notes": list(self._notes()),
+        }
 
     def verbose(self) -> str:
         """The body of `/healthz/ready?verbose`: a line per gate, then the notes."""
         lines = [
-            f"[+]{gate.name} ok" if gate.is_open else f"[-]{gate.name}: {gate.reason} (since {gate.since:.1f}s)"
+            (f"[+]{gate.name} ok" if gate.is_open else f"[-]{gate.name}: {gate.reason}") + f" (since {gate.since:.1f}s)"
             for gate in self.report()
         ]
         return "".join(f"{line}\n" for line in [*lines, *self._notes()])

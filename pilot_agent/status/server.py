@@ -9,7 +9,8 @@ import importlib
 import ipaddress
 import logging
 import posixpath
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+import re
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing
 from typing import NamedTuple, Protocol
 from urllib.parse import quote
@@ -151,6 +152,9 @@ class Backend:
     async def _ready(self, request: web.BaseRequest) -> web.StreamResponse:
         reason = self._readiness.reason()
         _, _, query = split_target(request.raw_path)
+        if wants_json(request.headers.getall("Accept", ())):
+            described = self._readiness.described()
+            return web.json_response(described, status=503 if reason else 200, headers=_NOSNIFF)
         if "verbose" in (part.partition("=")[0] for part in query.split("&")):
             return web.Response(status=503 if reason else 200, text=self._readiness.verbose(), headers=_NOSNIFF)
         if reason is None:
@@ -232,6 +236,15 @@ def clean_path(path: str) -> str:
         return path
     clean = posixpath.normpath("/" + path.lstrip("/"))
     return clean + "/" if path.endswith(("/", "/.", "/..")) and clean != "/" else clean
+
+
+def wants_json(accepts: Iterable[str]) -> bool:
+    """Whether the Accept fields name application/json, with a weight above 0; wildcards don't."""
+    for each in ",".join(accepts).lower().split(","):
+        kind, *parameters = (part.strip() for part in each.split(";"))
+        if kind == "application/json":
+            return not any(re.fullmatch(r"q\s*=\s*0(\.0*)?", each) for each in parameters)
+    return False
 
 
 def is_loopback(host: str) -> bool:

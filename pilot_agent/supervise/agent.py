@@ -20,7 +20,7 @@ from pilot_agent.status.readiness import Gate, Readiness
 from pilot_agent.supervise.desired import watched_files
 from pilot_agent.supervise.envoys import Envoys, Running
 from pilot_agent.supervise.events import EnvoyEnded, Events, Failed, Happened, RestartDue, StopAsked
-from pilot_agent.supervise.gates import EnvoyGate, TerminationGate
+from pilot_agent.supervise.gates import BootstrapGate, ConfigGate, EnvoyGate, TerminatingGate, UnneededGate, WorkersGate
 from pilot_agent.supervise.lifecycle import Lifecycle, State
 from pilot_agent.supervise.parts import Parts
 from pilot_agent.supervise.prepare import Prepared
@@ -46,14 +46,26 @@ class Agent:
         self._envoys = Envoys(prepared.log, self._clock, self._reaper, base_id_path, self._envoy_ended)
         self._serving = Serving(prepared, self._envoys, self._lifecycle, self._events)
         self._parts = Parts(self._log)
-        gates: list[Gate] = [EnvoyGate(self._lifecycle, self._serving.watchdog), TerminationGate(self._lifecycle)]
-        self._readiness = Readiness(gates, self._log, self._clock, self._notes)
+        self._readiness = Readiness(self._gates(), self._log, self._clock, self._notes)
+        self._probes = self._app_probes()
         self._status = self._status_server()
         self._stop: StopAsked | None = None
         self._hurry = asyncio.Event()
         self._drained: tuple[Running, float] | None = None
         """The Envoy that was told to drain by POST /drain, and when: another one does not drain."""
         self._meshes_accepted = 0
+
+    def _gates(self) -> list[Gate]:
+        lifecycle, serving = self._lifecycle, self._serving
+        return [
+            BootstrapGate(self._prepared.phases.seconds),
+            EnvoyGate(lifecycle, serving.pulse, serving.watchdog, lambda: self._envoys.current is not None),
+            ConfigGate(lifecycle),
+            WorkersGate(lifecycle),
+            UnneededGate("certificates"),
+            UnneededGate("nametable"),
+            TerminatingGate(lifecycle),
+        ]
 
     def _status_server(self) -> StatusServer:
         prepared, desired = self._prepared, self._prepared.desired
@@ -108,6 +120,7 @@ class Agent:
         warning = adoption_warning()
         if warning:
             self._log.warn(warning)
+        self._parts.start("pulse", lambda: self._serving.pulse.run(self._is_serving, self._readiness.note_change))
         self._parts.start("watchdog", lambda: self._serving.watchdog.run(self._is_serving, self._hung_changed))
         asyncio.get_running_loop().call_later(IDLE_PARTS_AFTER_S, self._start_idle_parts)
 

@@ -1,27 +1,87 @@
-"""The gates of readiness that the supervisor owns. A gate says why it is closed, or None."""
+"""The gates of readiness, in the order in which a start opens them. A gate says why it is closed, or None.
+
+They look at what the supervisor knows; none of them asks anybody. What this version has no part for (certificates, the
+name table) is a gate that is open, to be replaced by one with the same name.
+"""
+
+from collections.abc import Callable, Container
 
 from pilot_agent.supervise.lifecycle import Lifecycle, State
-from pilot_agent.supervise.watchdog import Watchdog
+from pilot_agent.supervise.watchdog import Pulse, Watchdog
+
+
+class BootstrapGate:
+    """Open from the end of the start's phase `bootstrap` on: it is worked out and written. A change that is refused
+    does not close it, Envoy goes on with the last good one."""
+
+    name = "bootstrap"
+
+    def __init__(self, phases: Container[str]) -> None:
+        self._phases = phases
+
+    def reason(self) -> str | None:
+        return None if "bootstrap" in self._phases else "not written yet"
 
 
 class EnvoyGate:
-    """Open while an Envoy serves and answers, hot restarts and drains included."""
+    """Open while an Envoy runs and its admin interface answers, hot restarts and drains included."""
 
     name = "envoy"
 
-    def __init__(self, lifecycle: Lifecycle, watchdog: Watchdog) -> None:
-        self._lifecycle, self._watchdog = lifecycle, watchdog
+    def __init__(self, lifecycle: Lifecycle, pulse: Pulse, watchdog: Watchdog, is_running: Callable[[], bool]) -> None:
+        """`is_running`: whether the Envoy that serves, or is to serve, has not ended."""
+        self._lifecycle, self._pulse, self._watchdog, self._is_running = lifecycle, pulse, watchdog, is_running
 
     def reason(self) -> str | None:
-        if self._lifecycle.state in (State.STARTING, State.RESTARTING):
-            return f"{self._lifecycle.state.value}: {self._lifecycle.reason}"
-        return self._watchdog.reason
+        lifecycle = self._lifecycle
+        if lifecycle.missing.envoy is not None:
+            state = lifecycle.state
+            is_on_its_way = state in (State.STARTING, State.RESTARTING)
+            return f"{state.value}: {lifecycle.missing.envoy}" if is_on_its_way else lifecycle.missing.envoy
+        if not self._is_running() and not lifecycle.is_ending:
+            return "it has ended"  # the run loop has not got round to it yet
+        # Of an Envoy that is counted as hung the watchdog knows more, but the pulse knows sooner that it is back.
+        return (self._watchdog.reason or self._pulse.reason) if self._pulse.is_silent else None
 
 
-class TerminationGate:
+class ConfigGate:
+    """Open when Envoy has got its clusters and its listeners."""
+
+    name = "config"
+
+    def __init__(self, lifecycle: Lifecycle) -> None:
+        self._lifecycle = lifecycle
+
+    def reason(self) -> str | None:
+        return self._lifecycle.missing.config
+
+
+class WorkersGate:
+    """Open when Envoy is LIVE and its workers take connections."""
+
+    name = "workers"
+
+    def __init__(self, lifecycle: Lifecycle) -> None:
+        self._lifecycle = lifecycle
+
+    def reason(self) -> str | None:
+        return self._lifecycle.missing.workers
+
+
+class UnneededGate:
+    """Of something that nothing needs in this version: always open."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def reason(self) -> str | None:
+        return None
+
+
+class TerminatingGate:
     """Closed from the moment a stop was asked for: Envoy itself keeps saying LIVE while it drains."""
 
-    name = "termination"
+    name = "terminating"
 
     def __init__(self, lifecycle: Lifecycle) -> None:
         self._lifecycle = lifecycle

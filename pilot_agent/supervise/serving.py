@@ -23,7 +23,7 @@ from pilot_agent.supervise.postmortem import RESTART_REASONS, Verdict, evidence,
 from pilot_agent.supervise.prepare import Prepared, drain_seconds
 from pilot_agent.supervise.restart import RestartPolicy
 from pilot_agent.supervise.shutdown import GRACE_S
-from pilot_agent.supervise.watchdog import Watchdog, until_serving
+from pilot_agent.supervise.watchdog import Pulse, Watchdog, until_serving
 
 
 def workers(desired: Desired) -> int:
@@ -47,7 +47,7 @@ class Serving:
         self._policy = RestartPolicy(flags.max_crashes, flags.crash_window.seconds)
         self.change = Change(prepared.inputs, prepared.workspace, envoys, prepared.log)
         interval, checks = flags.hung_check_interval.seconds, flags.hung_checks
-        self.watchdog = Watchdog(self.admin, interval, checks)
+        self.watchdog, self.pulse = Watchdog(self.admin, interval, checks), Pulse(self.admin)
         self.restarts = dict.fromkeys(RESTART_REASONS, 0)
         self.last_exit: LastExit | None = None
         self.first_ready: float | None = None
@@ -75,9 +75,14 @@ class Serving:
         """`running` is the Envoy that is to serve; readiness follows when it does."""
         self._envoys.current = running
         self._memory = read_memory()
-        self.watchdog.forget()
+        self._forget_silence()
         cancel(self._watching_start)
         self._watching_start = self._events.task(self._watch_start(running))
+
+    def _forget_silence(self) -> None:
+        """Another Envoy answers from now on."""
+        self.watchdog.forget()
+        self.pulse.forget()
 
     async def _watch_start(self, running: Running) -> None:
         await until_serving(self.admin(), running.epoch.number, self._lifecycle.explain)
@@ -237,7 +242,7 @@ class Serving:
         self._last_good = self.desired
         self._envoys.inherit()
         self.restarts["hot-restart"] += 1
-        self.watchdog.forget()
+        self._forget_silence()
         self._lifecycle.to(State.SERVING, f"{heir} has taken over")
 
     async def _restart_fully(self, why: str) -> None:

@@ -69,7 +69,7 @@ def test_a_request_in_flight_is_answered_and_then_it_ends(draining: Callable[...
         try:
             eventually(lambda: one.app.ask("/waiting") == "1")
             running.signal(signal.SIGTERM)
-            eventually(lambda: running.fetch("/healthz/ready") == (503, "termination: draining: SIGTERM\n"))
+            eventually(lambda: running.fetch("/healthz/ready") == (503, "terminating: draining: SIGTERM\n"))
             assert running.fetch("/metrics")[0] == 200
             assert running.process.poll() is None and not answer.done()
         finally:

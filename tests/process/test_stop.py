@@ -38,7 +38,7 @@ def test_connections_hold_the_end_until_they_are_gone_and_15020_answers(
     fake_envoy.switch(active_connections=3)
     running = agent("--terminationDeadline", "60s").start().until_ready()
     running.signal(signal.SIGTERM)
-    eventually(lambda: running.fetch("/healthz/ready") == (503, "termination: draining: SIGTERM\n"))
+    eventually(lambda: running.fetch("/healthz/ready") == (503, "terminating: draining: SIGTERM\n"))
     assert running.fetch("/metrics")[0] == 200
     eventually(fake_envoy.requests)
     fake_envoy.switch(active_connections=0)
@@ -179,7 +179,7 @@ def test_sigterm_at_every_phase_of_the_start(agent: MakeAgent, delay: float) -> 
 def test_other_signals_do_what_the_table_says(agent: MakeAgent, fake_envoy: FakeEnvoy) -> None:
     running = agent().start().until_ready()
     running.signal(signal.SIGUSR2)
-    eventually(lambda: running.lines("SIGUSR2: serving; [+]envoy ok; [+]termination ok"))
+    eventually(lambda: running.lines("SIGUSR2: serving; [+]bootstrap ok (since "))
     running.signal(signal.SIGUSR1)
     eventually(lambda: [event["signal"] for event in fake_envoy.events("signal")] == [signal.SIGUSR1])
     running.signal(signal.SIGHUP)

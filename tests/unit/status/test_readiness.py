@@ -1,4 +1,4 @@
-from pilot_agent.status.readiness import Readiness
+from pilot_agent.status.readiness import Readiness, timestamp
 from tests.support.clocks import ManualClock
 from tests.support.recorded_log import RecordedLog
 from tests.unit.status.served import Switch
@@ -53,7 +53,8 @@ def test_verbose_names_every_gate_since_when_and_the_notes() -> None:
     readiness.note_change()
     clock.now += 3.2
     assert readiness.verbose() == (
-        "[+]config ok\n[-]envoy: starting (since 3.2s)\n[-]late: not yet (since 3.2s)\nnote: a.yaml is refused\n"
+        "[+]config ok (since 3.2s)\n[-]envoy: starting (since 3.2s)\n[-]late: not yet (since 3.2s)\n"
+        "note: a.yaml is refused\n"
     )
     envoy.text = None
     readiness.note_change()
@@ -80,3 +81,24 @@ def test_a_gate_that_raises_is_closed() -> None:
     readiness, log, _ = made(Broken())
     assert readiness.reason() == "envoy: can't be told: RuntimeError('no')"
     assert len(log.lines) == 1
+
+
+def test_a_time_is_rfc_3339_to_the_millisecond() -> None:
+    assert timestamp(0) == "1970-01-01T00:00:00.000Z"
+    assert timestamp(1_764_045_580.0004) == "2025-11-25T04:39:40.000Z"
+    assert timestamp(1_764_045_580.9996) == "2025-11-25T04:39:41.000Z", "rounded as one number"
+
+
+def test_the_wall_clock_may_jump_and_since_stays() -> None:
+    class Jumping(ManualClock):
+        jump = 0.0
+
+        def wall(self) -> float:
+            return self.now + self.jump
+
+    clock = Jumping()
+    readiness = Readiness([Switch()], RecordedLog().scope, clock)
+    first = readiness.report()[0]
+    clock.jump = 3600.0
+    clock.now += 5
+    assert readiness.report() == [first._replace(since=5.0)]

@@ -1,5 +1,6 @@
 import asyncio
 import contextlib
+import json
 import socket
 import sys
 import types
@@ -37,7 +38,7 @@ def own_address() -> str | None:
         ("GET", "/healthz/ready", (200, b""), (200, b"")),
         ("POST", "/healthz/ready", (200, b""), (200, b"")),
         ("GET", "/healthz/ready?x=1", (200, b""), (200, b"")),
-        ("GET", "/healthz/ready?verbose", (200, b"[+]envoy ok\n"), (200, b"[+]envoy ok\n")),
+        ("GET", "/healthz/ready?verbose", (200, b"[+]envoy ok (since 0.0s)\n"), (200, b"[+]envoy ok (since 0.0s)\n")),
         ("GET", "/metrics", SCRAPED, SCRAPED),
         ("GET", "/stats/prometheus", SCRAPED, SCRAPED),
         ("POST", "/metrics", SCRAPED, SCRAPED),
@@ -117,6 +118,43 @@ def test_the_page_is_for_loopback_and_never_stored(monkeypatch: pytest.MonkeyPat
             if (address := own_address()) is not None:
                 answer = await fetch(port.port, "/", host=address)
                 assert (answer.status, answer.body) == LOCAL_ONLY
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("accept", "is_json"),
+    [
+        ("application/json", True),
+        ("text/html, application/json;q=0.9", True),
+        ("text/plain\r\nAccept: APPLICATION/JSON", True),
+        ("application/json; q=0", False),
+        ("application/json;q=0.001", True),
+        ("application/json;q=0.00", False),
+        ("application/jsonl", False),
+        ("*/*", False),
+    ],
+)
+@pytest.mark.parametrize("query", ["", "?verbose"])
+def test_readiness_is_json_for_whoever_accepts_it(accept: str, is_json: bool, query: str) -> None:
+    async def main() -> None:
+        async with served(notes=["a.yaml is refused"]) as port:
+            port.readiness.reason()
+            port.clock.now += 2.5
+            answer = await fetch(port.port, f"/healthz/ready{query}", headers=f"Accept: {accept}\r\n")
+            assert answer.status == 200
+            if not is_json:
+                assert "json" not in answer.headers.get("content-type", "")
+                return
+            assert answer.headers["content-type"] == "application/json; charset=utf-8"
+            gate = {"name": "envoy", "state": "open", "reason": None, "since_seconds": 2.5}
+            gate |= {"since": "1970-01-01T00:16:40.000Z"}
+            assert json.loads(answer.body) == {"ready": True, "gates": [gate], "notes": ["a.yaml is refused"]}
+            port.gate.text = "gone"
+            answer = await fetch(port.port, f"/healthz/ready{query}", headers=f"Accept: {accept}\r\n")
+            assert answer.status == 503
+            gate |= {"state": "closed", "reason": "gone", "since_seconds": 0.0, "since": "1970-01-01T00:16:42.500Z"}
+            assert json.loads(answer.body) == {"ready": False, "gates": [gate], "notes": ["a.yaml is refused"]}
 
     asyncio.run(main())
 

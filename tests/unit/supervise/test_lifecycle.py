@@ -4,7 +4,7 @@ from itertools import product
 
 import pytest
 
-from pilot_agent.supervise.lifecycle import Lifecycle, State
+from pilot_agent.supervise.lifecycle import Lifecycle, Missing, State
 from tests.support.clocks import ManualClock
 from tests.support.recorded_log import RecordedLog
 
@@ -70,8 +70,37 @@ def test_the_beginning() -> None:
 
 def test_the_reason_of_a_state_may_become_better() -> None:
     recorded = Recorded()
-    recorded.lifecycle.explain("no listeners yet")
-    recorded.lifecycle.explain("no listeners yet")
-    assert recorded.lifecycle.reason == "no listeners yet"
+    missing = Missing(config="no listeners yet", workers="not started")
+    recorded.lifecycle.explain(missing)
+    recorded.lifecycle.explain(missing)
+    assert (recorded.lifecycle.reason, recorded.lifecycle.missing) == ("no listeners yet", missing)
     assert recorded.changes == 1, "only a new reason is told"
+    recorded.lifecycle.explain(missing._replace(workers="still not"))
+    assert recorded.changes == 2, "a gate behind the first has changed"
     assert recorded.lifecycle.state is State.STARTING
+
+
+@pytest.mark.parametrize(
+    ("states", "missing"),
+    [
+        ([], Missing.all_of("Envoy is not started yet")),
+        ([State.SERVING], Missing()),
+        ([State.SERVING, State.HOT_RESTARTING], Missing()),
+        ([State.SERVING, State.RESTARTING], Missing.all_of("for restarting")),
+        ([State.SERVING, State.RESTARTING, State.STARTING], Missing.all_of("for starting")),
+        ([State.SERVING, State.DRAINING, State.STOPPING], Missing()),
+        ([State.STOPPING], Missing.all_of("Envoy is not started yet")),
+    ],
+)
+def test_what_is_missing_follows_the_envoy_that_is_to_serve(states: list[State], missing: Missing) -> None:
+    lifecycle = Recorded().lifecycle
+    for state in states:
+        lifecycle.to(state, f"for {state.value}")
+    assert lifecycle.missing == missing
+
+
+def test_the_first_thing_missing_comes_in_the_order_of_a_start() -> None:
+    assert Missing("a", "b", "c").first == "a"
+    assert Missing(None, "b", "c").first == "b"
+    assert Missing(None, None, "c").first == "c"
+    assert Missing().first is None

@@ -8,14 +8,20 @@ import pytest
 
 from pilot_agent.envoy.admin import STARTUP_STATS, Admin, ServerInfo
 from pilot_agent.errors import AdminError
+from pilot_agent.supervise import watchdog
+from pilot_agent.supervise.lifecycle import Missing
 from pilot_agent.supervise.watchdog import (
     ANSWER_WITHIN_S,
     EAGER_FOR_S,
     EAGER_POLL_S,
     LONGEST_POLL_S,
+    PULSE_EVERY_S,
+    SILENT_AFTER_S,
+    Pulse,
     Watchdog,
     until_serving,
 )
+from tests.support.eventually_async import eventually_async
 
 SERVING = dict(zip(STARTUP_STATS, (1, 0, 1, 0, 1, 0), strict=True))
 INITIALIZING = {**SERVING, "server.state": 3}
@@ -70,9 +76,9 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def started(admin: FakeAdmin, epoch: int = 0) -> list[str]:
     """What was said to be missing until it served."""
-    told: list[str] = []
+    told: list[Missing] = []
     asyncio.run(until_serving(admin.admin, epoch, told.append))
-    return told
+    return [str(each.first) for each in told]
 
 
 def info(epoch: int) -> ServerInfo:
@@ -111,6 +117,138 @@ def test_it_asks_eagerly_first_and_ever_less_often_then(pauses: list[float]) -> 
     assert EAGER_FOR_S <= sum(eager) <= EAGER_FOR_S + 2 * EAGER_POLL_S
     assert pauses == sorted(pauses)
     assert max(pauses) == pauses[-1] == LONGEST_POLL_S
+
+
+def test_each_gate_of_a_start_is_told_its_own_reason(pauses: list[float]) -> None:
+    told: list[Missing] = []
+    admin = FakeAdmin([SILENT, {}, INITIALIZING, {**SERVING, "listener_manager.workers_started": 0}, SERVING])
+    asyncio.run(until_serving(admin.admin, 0, told.append))
+    none = "no configuration received yet: clusters: 0 successful, 0 rejected; listeners: 0 successful, 0 rejected"
+    assert told == [
+        Missing.all_of("no answer"),
+        Missing(None, none, "Envoy does not report its state yet"),
+        Missing(None, None, "Envoy is INITIALIZING, not LIVE"),
+        Missing(None, None, "Envoy's workers have not started yet"),
+    ]
+
+
+# Silent right now or not
+
+
+class Pulsed:
+    """A pulse whose Envoy answers when the test says so: each question is a future in `pings`."""
+
+    host, port = "127.0.0.1", 15000
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("PULSE_EVERY_S", "SILENT_AFTER_S", "OWN_DELAY_S"):
+            monkeypatch.setattr(watchdog, name, 0.001)
+        pulsed = self
+
+        class FakeHeartbeat:
+            def __init__(self, host: str, port: int) -> None:
+                assert (host, port) == (pulsed.host, pulsed.port)
+
+            async def beat(self) -> None:
+                answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                pulsed.pings.put_nowait(answer)
+                await answer
+
+            def close(self) -> None:
+                pulsed.closed += 1
+
+        monkeypatch.setattr(watchdog, "Heartbeat", FakeHeartbeat)
+        self.closed = 0
+        self.pings: asyncio.Queue[asyncio.Future[None]] = asyncio.Queue()
+        self.pulse = Pulse(lambda: cast(Admin, self))
+        self.is_serving = True
+        self.looks = 0
+        """How often the pulse asked whether it serves."""
+        self.changes: list[bool] = []
+
+    def _look(self) -> bool:
+        self.looks += 1
+        return self.is_serving
+
+    def run(self, scenario: Callable[[], Any]) -> None:
+        async def run() -> None:
+            task = asyncio.create_task(self.pulse.run(self._look, lambda: self.changes.append(self.pulse.is_silent)))
+            await scenario()
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+        asyncio.run(run())
+
+
+def test_a_hang_is_known_within_a_second() -> None:
+    assert PULSE_EVERY_S + SILENT_AFTER_S + watchdog.OWN_DELAY_S < 1
+
+
+def test_an_envoy_that_does_not_answer_is_silent_until_the_same_question_is_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pulsed = Pulsed(monkeypatch)
+
+    async def scenario() -> None:
+        first = await pulsed.pings.get()
+        await eventually_async(lambda: pulsed.pulse.is_silent)
+        assert pulsed.pulse.reason == "its admin interface does not answer"
+        assert pulsed.pings.empty(), "one question is enough"
+        monkeypatch.setattr(watchdog, "SILENT_AFTER_S", 60.0)
+        first.set_result(None)
+        await eventually_async(lambda: pulsed.pulse.reason is None)
+        (await pulsed.pings.get()).set_exception(SILENT)
+        await eventually_async(lambda: pulsed.pulse.is_silent)
+
+    pulsed.run(scenario)
+    assert pulsed.changes == [True, False, True]
+
+
+def test_answers_change_nothing_while_it_is_not_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    pulsed = Pulsed(monkeypatch)
+    monkeypatch.setattr(watchdog, "SILENT_AFTER_S", 60.0)
+
+    async def scenario() -> None:
+        for _ in range(3):
+            (await pulsed.pings.get()).set_result(None)
+        await pulsed.pings.get()
+
+    pulsed.run(scenario)
+    assert pulsed.changes == []
+
+
+def test_silence_of_an_envoy_that_was_replaced_or_stopped_meanwhile_is_nobodys(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pulsed = Pulsed(monkeypatch)
+    monkeypatch.setattr(watchdog, "SILENT_AFTER_S", 60.0)
+
+    async def scenario() -> None:
+        first = await pulsed.pings.get()
+        pulsed.pulse.forget()
+        first.set_exception(SILENT)
+        second = await pulsed.pings.get()
+        pulsed.is_serving = False
+        looked = pulsed.looks
+        second.set_exception(SILENT)
+        await eventually_async(lambda: pulsed.looks > looked + 1)
+        pulsed.is_serving = True
+        await pulsed.pings.get()
+
+    pulsed.run(scenario)
+    assert (pulsed.changes, pulsed.pulse.is_silent) == ([], False)
+    assert pulsed.closed == 2, "the one before is closed, and at the end the last"
+
+
+def test_another_envoy_is_not_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    pulsed = Pulsed(monkeypatch)
+
+    async def scenario() -> None:
+        await eventually_async(lambda: pulsed.pulse.is_silent)
+        pulsed.pulse.forget()
+        assert not pulsed.pulse.is_silent
+
+    pulsed.run(scenario)
 
 
 # Hung or not
