@@ -166,7 +166,7 @@ VARIABLES = (
         ("CREDENTIAL_IDENTITY_PROVIDER", "GoogleComputeEngine", "whose token it is"),
         ("PILOT_ENABLE_CA_CRL", True, "serve the CA's revocation list"),
     ),
-    *_later(
+    *_of(
         "status",
         ("ISTIO_KUBE_APP_PROBERS", "", "JSON: the application's probes, by path"),
         ("ISTIO_ENABLE_HTTP2_PROBING", True, "probe HTTPS applications over HTTP/2 too"),

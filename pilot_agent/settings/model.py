@@ -156,6 +156,7 @@ class ProxyFlags(NamedTuple):
     subreaper: bool = False
     stock_envoy: str = "auto"
     deep_merge: bool = False
+    scrapes_in_flight: int = 64
 
 
 class MeshSettings(NamedTuple):

@@ -19,6 +19,7 @@ from pilot_agent.status.sockets import BACKLOG
 
 if TYPE_CHECKING:
     from pilot_agent.status.control import Control
+    from pilot_agent.status.debug import Facts
     from pilot_agent.status.server import Backend, Probes, Scraper
 
 _LAST_WORDS_SECONDS = 1.0
@@ -53,6 +54,7 @@ class StatusServer:
         are_metrics_local_only: bool = False,
         limits: Limits | None = None,
         probes: "Probes | None" = None,
+        facts: "Facts | None" = None,
     ) -> None:
         """`sock` is listening and belongs to this server from now on.
 
@@ -60,7 +62,7 @@ class StatusServer:
         """
         self._sock, self._readiness, self._scraper, self._control, self._log = sock, readiness, scraper, control, log
         self._are_metrics_local_only = are_metrics_local_only
-        self._limits, self._probes = limits or Limits(), probes
+        self._limits, self._probes, self._facts = limits or Limits(), probes, facts
         self._front = Front(readiness, clock, self._need_backend, self._count_handed_over, self._limits)
         self._backend: Backend | None = None
         self._loading: asyncio.Task[None] | None = None
@@ -147,4 +149,5 @@ class StatusServer:
             are_metrics_local_only=self._are_metrics_local_only,
             idle_seconds=self._limits.idle_seconds,
             probes=self._probes,
+            facts=self._facts,
         )

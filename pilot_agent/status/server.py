@@ -20,6 +20,7 @@ from aiohttp import web
 from pilot_agent.log import Scope
 from pilot_agent.status.compression import LEAST_BYTES, Compression, Encoder
 from pilot_agent.status.control import Control, ControlHandlers
+from pilot_agent.status.debug import DebugHandlers, Facts
 from pilot_agent.status.readiness import Readiness
 
 _WRITE_PATIENCE_SECONDS = 30.0
@@ -80,6 +81,7 @@ class Backend:
         are_metrics_local_only: bool,
         idle_seconds: float,
         probes: Probes | None = None,
+        facts: Facts | None = None,
     ) -> None:
         self._readiness, self._scraper, self._log = readiness, scraper, log
         self._probes = probes
@@ -95,6 +97,11 @@ class Backend:
             "/drain": Route(self._control.drain, is_local_only=True, method="POST"),
             "/quitquitquit": Route(self._control.quit, is_local_only=True, method="POST"),
         }
+        if facts is not None:
+            debug = DebugHandlers(facts)
+            self._routes["/debug/status"] = Route(debug.status, is_local_only=True, method="GET")
+            self._routes["/debug/shutdown"] = Route(debug.shutdown, is_local_only=True, method="GET")
+            self._routes["/debug/ndsz"] = Route(debug.name_table, is_local_only=True)
         self._server = web.Server(
             self._dispatch,
             handler_cancellation=True,  # a scraper that hangs up must not leave us reading its sources
@@ -141,10 +148,11 @@ class Backend:
             if f"{path}/" in _PROBE_TREES:
                 return _redirect(f"{path}/", query)
         route = self._routes.get(path)
+        is_local_only = path.startswith("/debug/") if route is None else route.is_local_only
+        if is_local_only and not is_loopback(_peer(request)):
+            return _refuse(403, "Only requests from localhost are allowed")
         if route is None:
             return _refuse(404, "404 page not found")
-        if route.is_local_only and not is_loopback(_peer(request)):
-            return _refuse(403, "Only requests from localhost are allowed")
         if route.method is not None and request.method != route.method:
             return _refuse(405, "Method Not Allowed", Allow=route.method)
         return await route.handler(request)

@@ -16,10 +16,12 @@ from pilot_agent.metrics.own import AgentFacts, EnvoyExit
 from pilot_agent.metrics.scrape import Scraper
 from pilot_agent.settings.paths import BASE_ID_NAME
 from pilot_agent.status.port import StatusServer
+from pilot_agent.status.probes import AppProbes, ProbeOptions
 from pilot_agent.status.readiness import Gate, Readiness
 from pilot_agent.supervise.desired import watched_files
 from pilot_agent.supervise.envoys import Envoys, Running
 from pilot_agent.supervise.events import EnvoyEnded, Events, Failed, Happened, RestartDue, StopAsked
+from pilot_agent.supervise.facts import StatusFacts
 from pilot_agent.supervise.gates import BootstrapGate, ConfigGate, EnvoyGate, TerminatingGate, UnneededGate, WorkersGate
 from pilot_agent.supervise.lifecycle import Lifecycle, State
 from pilot_agent.supervise.parts import Parts
@@ -27,6 +29,7 @@ from pilot_agent.supervise.prepare import Prepared
 from pilot_agent.supervise.reaper import Reaper, adoption_warning
 from pilot_agent.supervise.serving import Serving
 from pilot_agent.supervise.shutdown import GRACE_S, Drained, Shutdown, plan_for, post_drain
+from pilot_agent.supervise.timeline import Timeline
 from pilot_agent.values import HostPort
 
 IDLE_PARTS_AFTER_S = 5.0
@@ -48,6 +51,7 @@ class Agent:
         self._parts = Parts(self._log)
         self._readiness = Readiness(self._gates(), self._log, self._clock, self._notes)
         self._probes = self._app_probes()
+        self._timeline = Timeline(self._clock)
         self._status = self._status_server()
         self._stop: StopAsked | None = None
         self._hurry = asyncio.Event()
@@ -81,7 +85,24 @@ class Agent:
             self._log,
             self._clock,
             are_metrics_local_only=environment.flag("METRICS_LOCALHOST_ACCESS_ONLY"),
+            probes=self._probes,
+            facts=StatusFacts(
+                prepared, self._serving, self._envoys, self._lifecycle, self._readiness, scraper.account, self._timeline
+            ),
         )
+
+    def _app_probes(self) -> AppProbes:
+        prepared, settings = self._prepared, self._prepared.desired.settings
+        environment = settings.environment
+        options = ProbeOptions(
+            instance_ip=environment.text("INSTANCE_IP"),
+            status_port=settings.proxy_config.status_port,
+            legacy_localhost=environment.flag("REWRITE_PROBE_LEGACY_LOCALHOST_DESTINATION"),
+            keepalive=environment.flag("ENABLE_PROBE_KEEPALIVE_CONNECTIONS"),
+            http2=environment.flag("ISTIO_ENABLE_HTTP2_PROBING"),
+            log=prepared.log.scope("probes"),
+        )
+        return AppProbes(prepared.probers, options)
 
     async def run(self) -> int:
         """Run until one of the ways out; the status port answers until the very end.
@@ -109,6 +130,7 @@ class Agent:
             await self._envoys.kill()
             self._lifecycle.to(State.STOPPED, "every child has ended")
             await self._status.close()
+            await self._probes.close()
             self._prepared.take_back()
 
     def _adopt_envoy(self) -> None:
@@ -226,10 +248,14 @@ class Agent:
     async def _end(self, asked: StopAsked) -> int:
         self._serving.leave_alone()
         began = self._clock.monotonic()
+        self._timeline.begin(asked.reason)
         drained = await self._drain(asked)
-        self._lifecycle.to(State.STOPPING, drained.rule if drained else asked.reason)
+        rule = drained.rule if drained else asked.reason
+        self._timeline.note("Envoy is told to end", rule)
+        self._lifecycle.to(State.STOPPING, rule)
         ending = self._envoys.all
         await self._envoys.stop(GRACE_S)
+        self._timeline.note("Envoy has ended")
         ends = ", ".join(f"{each}: {each.exited.result()}" for each in ending) or "no Envoy was running"
         waited = f"drained for {drained.seconds:.1f} s until: {drained.rule}; " if drained else ""
         self._log.info(f"shutdown took {self._clock.monotonic() - began:.1f} s; {waited}{ends}")
@@ -247,10 +273,13 @@ class Agent:
             return None
         self._lifecycle.to(State.DRAINING, asked.reason)
         self._log.info(f"shutdown begins ({asked.reason}): {plan.timeline()}")
+        self._timeline.plan = plan.timeline()
+        self._timeline.note("readiness is false")
 
         async def begin_drain() -> None:
             if drained_for is None:
-                await post_drain(self._serving.admin(), plan.drain, self._log)
+                has_taken = await post_drain(self._serving.admin(), plan.drain, self._log)
+                self._timeline.note("Envoy was asked to drain", "" if has_taken else "it did not take the request")
 
         return await shutdown.drain(begin_drain, current.exited)
 

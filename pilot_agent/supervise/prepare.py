@@ -31,8 +31,11 @@ from pilot_agent.supervise.questions import find_out
 from pilot_agent.supervise.signals import EarlySignals
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pilot_agent.mesh.local import LocalMesh
     from pilot_agent.mesh.model import Options
+    from pilot_agent.status.probe_config import Prober
 
 ADDRESSES_WITHIN_S, ADDRESSES_STEP_S = 120.0, 0.1
 
@@ -47,6 +50,10 @@ class Phases:
     def end(self, phase: str) -> float:
         self.seconds[phase] = time.monotonic() - self._zero
         return self.seconds[phase]
+
+    def age(self) -> float:
+        """Seconds since the start of this process."""
+        return time.monotonic() - self._zero
 
     def __str__(self) -> str:
         return ", ".join(f"{phase} {seconds:.3f} s" for phase, seconds in self.seconds.items())
@@ -64,6 +71,7 @@ class Prepared(NamedTuple):
     workspace: Workspace
     status_socket: socket
     apps: tuple[AppTarget, ...]
+    probers: "Mapping[str, Prober]"
     local_mesh: "LocalMesh | None"
     epoch: Epoch
     child: Child | None
@@ -102,6 +110,7 @@ def prepare(inputs: Inputs, log: Log, clock: Clock, signals: EarlySignals) -> Pr
     _announce(desired, scope)
     phases.end("settings")
     apps = _scrape_targets(desired.settings)
+    probers = _probers(desired.settings, scope)
     status_socket = _open_ports(desired)
     workspace = Workspace(config_directory(desired.settings))
     try:
@@ -111,7 +120,19 @@ def prepare(inputs: Inputs, log: Log, clock: Clock, signals: EarlySignals) -> Pr
         local_mesh = _load_local_mesh(desired, workspace, log)
         epoch = Epoch(can_hot_restart=_can_hot_restart(scope))
         prepared = Prepared(
-            inputs, desired, log, clock, signals, phases, workspace, status_socket, apps, local_mesh, epoch, None
+            inputs,
+            desired,
+            log,
+            clock,
+            signals,
+            phases,
+            workspace,
+            status_socket,
+            apps,
+            probers,
+            local_mesh,
+            epoch,
+            None,
         )
         try:
             prepared.write_bootstrap(desired)
@@ -194,6 +215,19 @@ def _scrape_targets(settings: Settings) -> tuple[AppTarget, ...]:
         return ()
     text = settings.environment.text("ISTIO_PROMETHEUS_ANNOTATIONS")
     return parse_annotations(text, settings.proxy_config.status_port)
+
+
+def _probers(settings: Settings, scope: Scope) -> "Mapping[str, Prober]":
+    """How the application's probes are asked, by path; most pods have none."""
+    text = settings.environment.text("ISTIO_KUBE_APP_PROBERS")
+    if not text:
+        return {}
+    from pilot_agent.status.probe_config import parse_probers
+
+    probers, warnings = parse_probers(text, settings.proxy_config.status_port)
+    for warning in warnings:
+        scope.warn(warning)
+    return probers
 
 
 def _open_ports(desired: Desired) -> socket:

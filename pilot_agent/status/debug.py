@@ -1,0 +1,44 @@
+"""What the agent knows of itself, as JSON for whoever debugs it; loopback only, which `server` sees to.
+
+What is told is the supervisor's, behind `Facts`; the shapes are documented in docs/status.md.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from aiohttp import web
+
+_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+
+
+class Facts(Protocol):
+    """Plain data, ready for JSON, without secrets."""
+
+    async def status(self) -> Mapping[str, Any]:
+        """Everything on one screen; asks Envoy, with a deadline of its own."""
+
+    def shutdown(self) -> Mapping[str, Any]:
+        """The plan of the shutdown and its steps so far."""
+
+
+class DebugHandlers:
+    def __init__(self, facts: Facts) -> None:
+        self._facts = facts
+
+    async def status(self, _request: web.BaseRequest) -> web.StreamResponse:
+        return _json(await self._facts.status())
+
+    async def shutdown(self, _request: web.BaseRequest) -> web.StreamResponse:
+        return _json(self._facts.shutdown())
+
+    async def name_table(self, _request: web.BaseRequest) -> web.StreamResponse:
+        """Istio's answer where there is no DNS proxy, or no table yet."""
+        return _json({}, status=404)
+
+
+def _json(facts: Mapping[str, Any], status: int = 200) -> web.Response:
+    text = json.dumps(facts, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return web.Response(
+        status=status, body=text.encode(errors="replace"), content_type="application/json", headers=_HEADERS
+    )
