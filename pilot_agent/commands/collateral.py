@@ -13,6 +13,7 @@ from pilot_agent.commands.parsing import Parsed
 from pilot_agent.commands.proxy_flags import PROXY_FLAGS
 from pilot_agent.commands.table import COMMANDS, Command
 from pilot_agent.errors import EXIT_OK, AgentError
+from pilot_agent.metrics.catalogue import METRICS, MetricEntry
 from pilot_agent.node.keys import METADATA_KEYS, RAW_KEYS, MetadataKey
 from pilot_agent.settings.environment import NAMED_META, PREFIXES, VARIABLES, Variable, type_names
 from pilot_agent.settings.paths import FILES
@@ -41,6 +42,7 @@ def pages() -> dict[str, str]:
         "environment.md": _page("Environment variables", _environment()),
         "proxy-config.md": _page("ProxyConfig", _proxy_config()),
         "metadata.md": _page("Node metadata", _metadata()),
+        "metrics.md": _page("Metrics", _metrics()),
         "files.md": _page("Files and sockets", _files()),
     }
 
@@ -196,7 +198,7 @@ def _field_type(field: Field) -> str:
     return choices or _KINDS.get(field.kind, field.kind)
 
 
-# Node metadata, files
+# Node metadata, metrics, files
 
 
 def _metadata() -> Iterable[str]:
@@ -208,6 +210,23 @@ def _metadata() -> Iterable[str]:
 
 def _key_table(keys: Iterable[MetadataKey]) -> str:
     return _table("key, JSON type, from, effect", [(_code(each.name), *each[1:]) for each in keys])
+
+
+def _metrics() -> Iterable[str]:
+    yield (
+        "What the agent tells of itself on 15020. Names are those of a text scrape; OpenMetrics shows the same samples. "
+        "How they are merged with Envoy's and the application's is in [metrics](../metrics.md)."
+    )
+    for is_used, title in ((True, "## Of {}"), (False, "## Of {}: not in this version")):
+        of_kind = [entry for entry in METRICS if entry.is_used is is_used]
+        for part in dict.fromkeys(entry.part for entry in of_kind):
+            yield title.format(part)
+            yield _metric_table(entry for entry in of_kind if entry.part == part)
+
+
+def _metric_table(entries: Iterable[MetricEntry]) -> str:
+    rows = [(_code(each.name), each.kind, ", ".join(map(_code, each.labels)), each.meaning) for each in entries]
+    return _table("metric, type, labels, meaning", rows)
 
 
 def _files() -> Iterable[str]:

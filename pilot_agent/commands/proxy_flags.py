@@ -86,6 +86,12 @@ PROXY_FLAGS = (
         "deep_merge",
         "Merge the nested messages of ProxyConfig layer by layer, instead of replacing each as a whole as Istio does",
     ),
+    _flag(
+        "scrapesInFlight",
+        "scrapes_in_flight",
+        "Merged scrapes that may run at once; one more is answered 429",
+        least=1,
+    ),
 )
 
 
