@@ -31,6 +31,12 @@ class Place(NamedTuple):
     host: str
     port: int
 
+    @property
+    def authority(self) -> bytes:
+        """`host:port`, as a Host header has it."""
+        host = f"[{self.host}]" if ":" in self.host else self.host or "localhost"
+        return f"{host}:{self.port}".encode("ascii", "replace")
+
 
 class Wire:
     """One open connection. Whoever dialled it ends it with `close`, or with `reset` when it is of no use any more."""

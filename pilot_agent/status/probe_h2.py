@@ -94,12 +94,11 @@ async def check_health(dialer: Dialer, place: Place, service: str, user_agent: b
 
     Raises ProbeFailed for every other answer, OSError when it can't connect. The deadline is the caller's.
     """
-    host = f"[{place.host}]" if ":" in place.host else place.host or "localhost"
     head = [
         (b":method", b"POST"),
         (b":scheme", b"http"),
         (b":path", b"/grpc.health.v1.Health/Check"),
-        (b":authority", f"{host}:{place.port}".encode("ascii", "replace")),
+        (b":authority", place.authority),
         (b"content-type", b"application/grpc"),
         (b"user-agent", user_agent),
         (b"te", b"trailers"),

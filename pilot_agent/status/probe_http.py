@@ -35,7 +35,7 @@ class Ask(NamedTuple):
 
     @property
     def url(self) -> str:
-        return f"http{'s' if self.is_tls else ''}://{authority_of(self.place).decode()}{self.target}"
+        return f"http{'s' if self.is_tls else ''}://{self.place.authority.decode()}{self.target}"
 
 
 class Answer(NamedTuple):
@@ -159,12 +159,6 @@ async def _over_http2(wire: Wire, ask: Ask) -> Answer:
     status = int(reply.headers.get(b":status", b"0"))
     location = reply.headers.get(b"location", b"").decode("latin-1")
     return Answer(status, location, b"" if 300 <= status < 400 else reply.body)
-
-
-def authority_of(place: Place) -> bytes:
-    """`host:port` as a Host header has it."""
-    host = f"[{place.host}]" if ":" in place.host else place.host or "localhost"
-    return f"{host}:{place.port}".encode("ascii", "replace")
 
 
 def escaped(path: str) -> str:

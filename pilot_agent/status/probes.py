@@ -42,7 +42,9 @@ class ProbeOptions(NamedTuple):
 
     @property
     def host(self) -> str:
-        return "localhost" if self.legacy_localhost else self.instance_ip.removeprefix("[").removesuffix("]")
+        """Where the application is asked."""
+        address = self.instance_ip.removeprefix("[").removesuffix("]")
+        return "localhost" if self.legacy_localhost or not address else address
 
 
 class AppProbes:
@@ -141,8 +143,7 @@ def host_header(headers: Iterable[tuple[bytes, bytes]], status_port: int, place:
     """The caller's Host, in it the application's port for the status port; `place` where there is no Host."""
     host = next((value for name, value in headers if name.lower() == b"host"), b"")
     if not host:
-        address = f"[{place.host}]" if ":" in place.host else place.host or "localhost"
-        return f"{address}:{place.port}".encode()
+        return place.authority
     name, colon, port = host.rpartition(b":")
     if colon and port == str(status_port).encode():
         return b"%s:%d" % (name, place.port)

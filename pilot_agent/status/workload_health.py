@@ -136,13 +136,13 @@ async def check_http(check: HttpCheck, default_host: str, log: Scope) -> None:
 
     Raises ProbeFailed or OSError.
     """
-    from pilot_agent.status.probe_http import Ask, HttpClient, authority_of, escaped
+    from pilot_agent.status.probe_http import Ask, HttpClient, escaped
 
     place = Place(check.host or default_host, check.port)
     headers = [(name.encode("latin-1", "replace"), value.encode("utf-8", "replace")) for name, value in check.headers]
     if not any(name.lower() == b"user-agent" for name, _ in headers):
         headers.insert(0, (b"User-Agent", USER_AGENT))
-    authority = next((value for name, value in headers if name.lower() == b"host"), authority_of(place))
+    authority = next((value for name, value in headers if name.lower() == b"host"), place.authority)
     headers = [(name, value) for name, value in headers if name.lower() != b"host"]
     client = HttpClient(Dialer(log))
     answer = await client.follow(

@@ -120,6 +120,17 @@ def test_a_redirect_on_the_same_host_is_followed(location: str, host: str) -> No
     run(main)
 
 
+def test_a_redirect_is_followed_where_the_pods_address_is_not_known() -> None:
+    async def main() -> None:
+        def answer(path: str, _: int) -> bytes:
+            return OK if path == "/" else http(302, b"", "Location: /")
+
+        async with answering(answer) as app, agent(http_prober(app.port), instance_ip="") as probing:
+            assert await probing.result() == (200, b"fine")
+
+    run(main)
+
+
 def test_a_redirect_leads_from_http_to_https(tmp_path: Path) -> None:
     async def main() -> None:
         async with answering(http(404, b"no"), self_signed_server(tmp_path)) as safe:
