@@ -42,6 +42,9 @@ REQUIRED_REGEXPS = (r"vhost\..*\.route\..*",)
 ZERO_CONNECTIONS_SUFFIX = "downstream_cx_active"
 """What a drain that ends on zero connections counts."""
 
+REQUESTS_SUFFIX = "downstream_rq_total"
+"""What the status page draws. In a mesh Istio's own list stands, and Istio's Envoy counts requests by itself."""
+
 ENVOYS_FLUSH_INTERVAL = Duration.parse("5s")
 SHORTEST_FLUSH, LONGEST_FLUSH = Duration.parse("1ms"), Duration.parse("5m")
 """Envoy's own bounds of `stats_flush_interval` (config.bootstrap.v3.Bootstrap): the longest is excluded."""
@@ -75,7 +78,9 @@ def stat_tags(extra: Iterable[str]) -> list[tuple[str, str]]:
 def inclusions(settings: Settings, addresses: list[str]) -> Inclusions:
     """An annotation's list replaces ProxyConfig's of the same kind; an entry with {pod_ip} is there once an address."""
     matcher = settings.proxy_config.stats_matcher
-    suffixes = (*REQUIRED_SUFFIXES, *([ZERO_CONNECTIONS_SUFFIX] if settings.ends_on_zero_connections else []))
+    suffixes = list(REQUIRED_SUFFIXES)
+    suffixes += [ZERO_CONNECTIONS_SUFFIX] if settings.ends_on_zero_connections else []
+    suffixes += [REQUESTS_SUFFIX] if settings.is_local else []
 
     def chosen(annotation: str, field: str) -> list[str]:
         return _for_each_address(_listed(settings, annotation) or matcher.get(field, []), addresses)

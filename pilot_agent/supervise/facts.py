@@ -137,6 +137,8 @@ class StatusFacts:
             text = await admin.call(_TRAFFIC, timeout=ADMIN_TIMEOUT_S)
         except AdminError:
             return None
+        if not text.strip() and not self._serving.desired.settings.is_local:
+            return None  # Istio's list of stats has none of these, unless somebody asked for them
         environment = self._serving.desired.settings.environment
         own_ports = tuple(filter(None, (environment.number(name) for name in PORT_VARIABLES)))
         return {"requests_total": requests_in(text), "connections_active": count_connections(text, own_ports) or 0}
