@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import IO, NamedTuple
 
 METHOD = "/grpc.health.v1.Health/Check"
 _REPLIES = {
@@ -25,7 +25,7 @@ _REPLIES = {
 
 class HealthServer(NamedTuple):
     port: int
-    output: TextIO
+    output: IO[str]
 
     def caller(self) -> str:
         """Address and user agent of the next caller that was not read yet."""

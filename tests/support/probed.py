@@ -76,7 +76,11 @@ async def listening(
 
 @asynccontextmanager
 async def answering(
-    answer: bytes | Callable[[str, int], bytes], tls: ssl.SSLContext | None = None, *, keeps: bool = False
+    answer: bytes | Callable[[str, int], bytes],
+    tls: ssl.SSLContext | None = None,
+    *,
+    keeps: bool = False,
+    host: str = "127.0.0.1",
 ) -> AsyncIterator[Probed]:
     """Answers each request with these bytes, or what they are for its path and the port; `keeps`: on one connection."""
 
@@ -88,7 +92,7 @@ async def answering(
             if not keeps:
                 return
 
-    async with listening(say, tls) as probed:
+    async with listening(say, tls, host) as probed:
         yield probed
 
 

@@ -121,7 +121,7 @@ BAD, WORSE = "connection refused", "HTTP status 503"
 def test_a_change_is_reported_when_its_threshold_is_reached(
     results: list[str | None], numbers: dict[str, int], reports: list[tuple[bool, str]]
 ) -> None:
-    found = checked(results, **numbers)
+    found = checked(results, None, **numbers)
     run(found.health)
     assert found.told.reports == reports
     assert found.health.latest == HealthReport(*reports[-1])
