@@ -70,7 +70,8 @@ or SIGTERM drains Envoy and ends it.
         """
 Wait until the proxy is ready.
 
-Each new reason why it is not is logged once. Fails with 255 and the last reason when the time is over.
+Each new reason why it is not is logged once, with the gate that is closed. While nobody answers, the agent's own port
+is asked for the reason. Fails with 255 and the last reason when the time is over.
 """,
         (
             Flag("timeoutSeconds", "timeout", 60, "Give up after so many seconds (default 60); 0 asks once", least=0),
@@ -90,6 +91,13 @@ Each new reason why it is not is logged once. Fails with 255 and the last reason
             ),
             Flag(
                 "url", "url", "http://localhost:15021/healthz/ready", "What to ask; ready is status 200", metavar="URL"
+            ),
+            Flag(
+                "statusPort",
+                "status_port",
+                15020,
+                "The agent's port on the same host, asked for the reason while nobody answers there; 0 asks nobody",
+                least=0,
             ),
         ),
     ),

@@ -6,8 +6,12 @@ import subprocess
 
 import pytest
 
+from pilot_agent.commands.wait import reason_url
 from tests.support.ports import free_port
 from tests.unit.commands.runner import COMMAND, answer, peer, run
+
+NOBODY = ("--statusPort", "0")
+"""An agent of this machine is not asked."""
 
 
 def messages(out: str) -> list[str]:
@@ -23,19 +27,68 @@ def test_a_ready_proxy_is_one_probe_and_one_line() -> None:
 
 
 def test_each_reason_is_said_once_and_the_body_of_a_503_is_one() -> None:
-    answers = [answer("503 Service Unavailable", body) for body in (b"starting\n", b"starting\n", b"draining")]
+    bodies = (b"envoy: starting: no\n", b"envoy: starting: no\n", b"terminating: draining")
+    answers = [answer("503 Service Unavailable", body) for body in bodies]
     answers += [answer("200 OK")]
     with peer(lambda _: answers.pop(0)) as made:
         ended = run("wait", "--url", f"http://127.0.0.1:{made.port}/", "--periodMillis", "1", "--timeoutSeconds", "50")
-    waiting = "Waiting for Envoy proxy to be ready (timeout: 50 seconds): HTTP status code 503: "
-    assert messages(ended.out) == [f"{waiting}starting", f"{waiting}draining", "Envoy is ready!"]
+    assert messages(ended.out) == [
+        "Waiting for Envoy proxy to be ready (timeout: 50 seconds)...",
+        "waiting: envoy: starting: no",
+        "waiting: terminating: draining",
+        "Envoy is ready!",
+    ]
     assert ended.code == 0
+
+
+def test_the_agent_says_which_gate_is_closed_while_envoy_does_not_listen_yet() -> None:
+    bodies = [b"envoy: starting: connection refused\n", b"config: no configuration received yet\n"]
+
+    def reply(_: bytes) -> bytes:
+        return answer("503 Service Unavailable", bodies.pop(0) if len(bodies) > 1 else bodies[0])
+
+    with peer(reply) as agent:
+        url = f"http://127.0.0.1:{free_port()}/healthz/ready"
+        args = ["--statusPort", str(agent.port), "--periodMillis", "100", "--timeoutSeconds", "1"]
+        ended = run("wait", "--url", url, *args)
+    assert messages(ended.out)[:3] == [
+        "Waiting for Envoy proxy to be ready (timeout: 1 seconds)...",
+        "waiting: envoy: starting: connection refused",
+        "waiting: config: no configuration received yet",
+    ]
+    assert agent.requests[0].startswith(b"GET /healthz/ready HTTP/1.1\r\n")
+    assert ended.err == (
+        "Error: timeout waiting for Envoy proxy to become ready. "
+        "Last error: connection refused: config: no configuration received yet\n"
+    )
+
+
+def test_an_agent_that_is_ready_does_not_make_envoy_ready() -> None:
+    with peer(lambda _: answer("200 OK")) as agent:
+        url = f"http://127.0.0.1:{free_port()}/"
+        ended = run("wait", "--url", url, "--statusPort", str(agent.port), "--timeoutSeconds", "0")
+    assert ended.code == 255
+    assert ended.err.endswith("Last error: connection refused\n")
+
+
+@pytest.mark.parametrize(
+    ("url", "port", "asked"),
+    [
+        ("http://localhost:15021/healthz/ready", 15020, "http://localhost:15020/healthz/ready"),
+        ("http://[::1]:15021/x?y", 16020, "http://[::1]:16020/healthz/ready"),
+        ("http://localhost:15021/", 0, None),
+        ("localhost:15021", 15020, None),
+        ("http://[::1", 15020, None),
+    ],
+)
+def test_where_the_agent_is_asked(url: str, port: int, asked: str | None) -> None:
+    assert reason_url(url, port) == asked
 
 
 @pytest.mark.parametrize("status", ["201 Created", "204 No Content", "404 Not Found", "500 Oops"])
 def test_only_200_is_ready(status: str) -> None:
     with peer(lambda _: answer(status)) as made:
-        ended = run("wait", "--url", f"http://127.0.0.1:{made.port}/", "--timeoutSeconds", "0")
+        ended = run("wait", "--url", f"http://127.0.0.1:{made.port}/", "--timeoutSeconds", "0", *NOBODY)
     reason = f"Last error: HTTP status code {status[:3]}"
     assert ended.code == 255
     assert ended.err == f"Error: timeout waiting for Envoy proxy to become ready. {reason}\n"
@@ -50,7 +103,7 @@ def test_a_redirect_is_followed() -> None:
 
 
 def test_no_time_at_all_is_one_probe() -> None:
-    ended = run("wait", "--url", f"http://127.0.0.1:{free_port()}/", "--timeoutSeconds", "0")
+    ended = run("wait", "--url", f"http://127.0.0.1:{free_port()}/", "--timeoutSeconds", "0", *NOBODY)
     assert ended.code == 255
     assert ended.err.endswith("Last error: connection refused\n")
 
@@ -58,7 +111,7 @@ def test_no_time_at_all_is_one_probe() -> None:
 def test_a_silent_peer_costs_one_request_timeout() -> None:
     with peer(lambda _: None) as made:
         url = f"http://127.0.0.1:{made.port}/"
-        ended = run("wait", "--url", url, "--timeoutSeconds", "0", "--requestTimeoutMillis", "50")
+        ended = run("wait", "--url", url, "--timeoutSeconds", "0", "--requestTimeoutMillis", "50", *NOBODY)
     assert (ended.code, ended.err.rpartition("Last error: ")[2]) == (255, "no answer within 0.05s\n")
 
 
@@ -66,7 +119,7 @@ def test_a_peer_that_dribbles_is_held_to_the_same_timeout() -> None:
     """Each byte would reset a timeout of the socket; the deadline is over all of it."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
-        args = ["wait", "--url", url, "--timeoutSeconds", "0", "--requestTimeoutMillis", "200"]
+        args = ["wait", "--url", url, "--timeoutSeconds", "0", "--requestTimeoutMillis", "200", *NOBODY]
         process = subprocess.Popen([*COMMAND, *args], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         connection, _ = listener.accept()
         with connection:
@@ -82,13 +135,13 @@ def test_a_peer_that_dribbles_is_held_to_the_same_timeout() -> None:
 
 def test_what_is_not_http_is_named_so() -> None:
     with peer(lambda _: b"SSH-2.0-OpenSSH_9.9\r\n") as made:
-        ended = run("wait", "--url", f"http://127.0.0.1:{made.port}/", "--timeoutSeconds", "0")
+        ended = run("wait", "--url", f"http://127.0.0.1:{made.port}/", "--timeoutSeconds", "0", *NOBODY)
     assert "Last error: not an HTTP answer: " in ended.err
 
 
 @pytest.mark.parametrize("url", ["localhost:15021", "ftp://localhost/", "http://", "http://x:y/"])
 def test_a_url_that_is_none_is_named(url: str) -> None:
-    ended = run("wait", "--url", url, "--timeoutSeconds", "0")
+    ended = run("wait", "--url", url, "--timeoutSeconds", "0", *NOBODY)
     assert (ended.code, ended.err.count("\n")) == (255, 1)
     assert "internal error" not in ended.err
 
