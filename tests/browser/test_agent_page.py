@@ -28,6 +28,14 @@ def said(page: "Chrome", element: str) -> str:
     return str(page.execute_script(script, element))
 
 
+def until_ready(page: "Chrome") -> None:
+    def is_ready() -> bool:
+        assert (said(page, "ready"), said(page, "silence")) == ("Ready", "")  # a failure tells both
+        return True
+
+    eventually(is_ready, within=20)
+
+
 def status_of(running: AgentProcess) -> dict[str, Any]:
     code, body = running.fetch("/debug/status")
     assert code == 200
@@ -38,7 +46,7 @@ def status_of(running: AgentProcess) -> dict[str, Any]:
 def test_says_what_the_agent_knows(agent: Callable[..., AgentProcess], page: "Chrome") -> None:
     running = agent(binary=envoy_binary()).start().until_ready()
     page.get(f"http://127.0.0.1:{running.ports.status}/")
-    eventually(lambda: said(page, "ready") == "Ready", within=20)
+    until_ready(page)
     status = status_of(running)
     assert said(page, "agent-id") == status["agent"]["id"]
     assert said(page, "envoy-pid") == str(running.envoys()[0])
@@ -61,7 +69,7 @@ def test_shows_the_restart_of_an_envoy_and_the_end_of_the_agent(
 ) -> None:
     running = agent(binary=envoy_binary()).start().until_ready()
     page.get(f"http://127.0.0.1:{running.ports.status}/")
-    eventually(lambda: said(page, "ready") == "Ready", within=20)
+    until_ready(page)
     (first,) = running.envoys()
     assert said(page, "envoy-pid") == str(first)
     os.kill(first, signal.SIGKILL)
