@@ -214,10 +214,10 @@ def _key_table(keys: Iterable[MetadataKey]) -> str:
 
 def _metrics() -> Iterable[str]:
     yield (
-        "What the agent tells of itself on 15020. Names are those of a text scrape; OpenMetrics shows the same samples. "
+        "What the agent tells of itself on 15020, under the names of a text scrape; OpenMetrics has the same samples. "
         "How they are merged with Envoy's and the application's is in [metrics](../metrics.md)."
     )
-    for is_used, title in ((True, "## Of {}"), (False, "## Of {}: not in this version")):
+    for is_used, title in ((True, "## {}"), (False, "## {}: not in this version")):
         of_kind = [entry for entry in METRICS if entry.is_used is is_used]
         for part in dict.fromkeys(entry.part for entry in of_kind):
             yield title.format(part)

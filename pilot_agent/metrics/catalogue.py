@@ -27,45 +27,45 @@ def _later(name: str, kind: str, meaning: str, part: str, *labels: str) -> Metri
 
 
 _SCRAPES = (
-    _entry("scrapes_total", "counter", "The total number of scrapes.", "scrapes"),
+    _entry("scrapes_total", "counter", "The total number of scrapes.", "Scrapes"),
     _entry(
         "scrape_failures_total",
         "counter",
         "The total number of failed scrapes, by type: envoy, application or agent.",
-        "scrapes",
+        "Scrapes",
         "type",
     ),
-    _entry("scrapes_in_flight", "gauge", "Scrapes that are running.", "scrapes"),
-    _entry("scrapes_refused_total", "counter", "Scrapes refused because too many were running.", "scrapes"),
-    _entry("scrape_source_up", "gauge", "1 when the last scrape got a whole answer of a source.", "scrapes", "source"),
-    _entry("scrape_source_duration_seconds", "gauge", "Time a source took, last scrape.", "scrapes", "source"),
-    _entry("scrape_source_bytes", "gauge", "What a source sent, last scrape.", "scrapes", "source"),
-    _entry("scrape_source_failures_total", "counter", "Scrapes that a source failed.", "scrapes", "source"),
+    _entry("scrapes_in_flight", "gauge", "Scrapes that are running.", "Scrapes"),
+    _entry("scrapes_refused_total", "counter", "Scrapes refused because too many were running.", "Scrapes"),
+    _entry("scrape_source_up", "gauge", "1 when the last scrape got a whole answer of a source.", "Scrapes", "source"),
+    _entry("scrape_source_duration_seconds", "gauge", "Time a source took, last scrape.", "Scrapes", "source"),
+    _entry("scrape_source_bytes", "gauge", "What a source sent, last scrape.", "Scrapes", "source"),
+    _entry("scrape_source_failures_total", "counter", "Scrapes that a source failed.", "Scrapes", "source"),
     _entry(
-        "scrape_source_last_error_info", "gauge", "1, with the last error of a source.", "scrapes", "source", "error"
+        "scrape_source_last_error_info", "gauge", "1, with the last error of a source.", "Scrapes", "source", "error"
     ),
     _entry(
         "scrape_dropped_families_total",
         "counter",
         "Metric families left out: an earlier source has the name with another type.",
-        "scrapes",
+        "Scrapes",
         "source",
     ),
     _entry(
         "scrape_dropped_samples_total",
         "counter",
         "Samples left out: an earlier source has the same series.",
-        "scrapes",
+        "Scrapes",
         "source",
     ),
-    _entry("scrape_dropped_lines_total", "counter", "Lines left out: they are no samples.", "scrapes", "source"),
+    _entry("scrape_dropped_lines_total", "counter", "Lines left out: they are no samples.", "Scrapes", "source"),
 )
 
 _LIFE = (
-    _entry("ready", "gauge", "1 while the proxy is ready for traffic.", "start"),
-    _entry("startup_duration_seconds", "gauge", "The time from the process starting to being marked ready.", "start"),
+    _entry("ready", "gauge", "1 while the proxy is ready for traffic.", "Start"),
+    _entry("startup_duration_seconds", "gauge", "The time from the process starting to being marked ready.", "Start"),
     _entry(
-        "start_phase_seconds", "gauge", "The time from the process starting to the end of a phase.", "start", "phase"
+        "start_phase_seconds", "gauge", "The time from the process starting to the end of a phase.", "Start", "phase"
     ),
     _entry("envoy_epoch", "gauge", "The restart epoch of the Envoy that serves.", "Envoy"),
     _entry("envoy_restarts_total", "counter", "Starts of Envoy after the first.", "Envoy", "reason"),
@@ -74,20 +74,20 @@ _LIFE = (
     ),
     _entry("envoy_last_exit_code", "gauge", "How the last Envoy ended: its code, or 128 + its signal.", "Envoy"),
     _entry("envoy_last_exit_info", "gauge", "How the last Envoy ended.", "Envoy", "code", "signal", "reason"),
-    _entry("config_errors", "gauge", "1 for each local configuration file that is refused.", "configuration", "file"),
+    _entry("config_errors", "gauge", "1 for each local configuration file that is refused.", "Configuration", "file"),
     _entry(
         "config_reloads_total",
         "counter",
         "Changed configurations by what became of them: accepted or refused.",
-        "configuration",
+        "Configuration",
         "result",
     ),
-    _entry("reaped_orphans_total", "counter", "Zombies reaped that were not children of the agent.", "processes"),
+    _entry("reaped_orphans_total", "counter", "Zombies reaped that were not children of the agent.", "Processes"),
 )
 
 
 def _process(name: str, kind: str, meaning: str, *labels: str) -> MetricEntry:
-    return MetricEntry(name, kind, labels, meaning, "the agent's process")
+    return MetricEntry(name, kind, labels, meaning, "The agent's process")
 
 
 _PROCESS = (
@@ -115,13 +115,13 @@ _LATER = (
     _later("istiod_connection_failures", "counter", "Connections to istiod that could not be set up.", "xDS"),
     _later("istiod_connection_terminations", "counter", "Streams to istiod that ended.", "xDS", "type"),
     _later("envoy_connection_terminations", "counter", "Envoy's xDS streams that ended.", "xDS", "type"),
-    _later("num_outgoing_requests", "counter", "Requests for certificates.", "certificates", "request_type"),
-    _later("num_failed_outgoing_requests", "counter", "Those that failed.", "certificates", "request_type"),
-    _later("num_outgoing_retries", "counter", "Those that were tried again.", "certificates", "request_type"),
-    _later("outgoing_latency", "counter", "Milliseconds they took, summed up.", "certificates", "request_type"),
-    _later("cert_expiry_seconds", "gauge", "Seconds until a certificate expires.", "certificates", "resource_name"),
-    _later("num_file_watcher_failures_total", "counter", "Certificate files that can't be watched.", "certificates"),
-    _later("num_file_secret_failures_total", "counter", "Certificate files that can't be used.", "certificates"),
+    _later("num_outgoing_requests", "counter", "Requests for certificates.", "Certificates", "request_type"),
+    _later("num_failed_outgoing_requests", "counter", "Those that failed.", "Certificates", "request_type"),
+    _later("num_outgoing_retries", "counter", "Those that were tried again.", "Certificates", "request_type"),
+    _later("outgoing_latency", "counter", "Milliseconds they took, summed up.", "Certificates", "request_type"),
+    _later("cert_expiry_seconds", "gauge", "Seconds until a certificate expires.", "Certificates", "resource_name"),
+    _later("num_file_watcher_failures_total", "counter", "Certificate files that can't be watched.", "Certificates"),
+    _later("num_file_secret_failures_total", "counter", "Certificate files that can't be used.", "Certificates"),
     _later("pilot_xds_recv_max", "gauge", "The largest request received from Envoy.", "SDS"),
     _later("pilot_total_xds_rejects", "counter", "Secrets that Envoy refused.", "SDS"),
     _later("pilot_xds_expired_nonce", "counter", "Requests with an old nonce.", "SDS", "type"),

@@ -116,9 +116,9 @@ class Scraper:
     async def _joined(self, format_: Format, merge: Merge[Origin]) -> AsyncGenerator[bytes, None]:
         """Our own part, the sources' as they come, what they did in this scrape, and the families they share."""
         is_open = format_.is_openmetrics
+        self._learn_own(format_)
         joiner = Joiner(self._learned[format_], self._log, is_openmetrics=is_open)
         own = Origin(self._agent, is_open, is_trusted=True)
-        self._learn_own(format_)
         yield joiner.join(own, self._render(self._own.render_facts, is_open))
         async for origin, block in merge.blocks():
             yield joiner.join(origin, block)

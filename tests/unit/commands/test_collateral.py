@@ -11,6 +11,7 @@ from pilot_agent.commands.main import _run as run
 from pilot_agent.commands.proxy_flags import PROXY_FLAGS
 from pilot_agent.commands.table import COMMANDS
 from pilot_agent.errors import AgentError
+from pilot_agent.metrics.catalogue import METRICS
 from pilot_agent.node.keys import METADATA_KEYS, RAW_KEYS
 from pilot_agent.settings.environment import NAMED_META, PREFIXES, VARIABLES
 from pilot_agent.settings.paths import FILES
@@ -52,6 +53,13 @@ def test_every_metadata_key_and_file_has_a_row() -> None:
     for key in (*METADATA_KEYS, *RAW_KEYS):
         assert f"| `{key.name}` | {key.json_type} |" in text
     assert all(file.what.replace("|", "\\|") in pages()["files.md"] for file in FILES)
+
+
+def test_every_metric_is_under_its_part_and_says_whether_it_is_there() -> None:
+    sections = dict(re.findall(r"^## (.*?)\n\n(.*?)(?=^## |\Z)", pages()["metrics.md"], re.DOTALL | re.MULTILINE))
+    for metric in METRICS:
+        title = metric.part + ("" if metric.is_used else ": not in this version")
+        assert f"| `{metric.name}` | {metric.kind} |" in sections[title], metric.name
 
 
 @pytest.mark.parametrize("name", pages())

@@ -1,6 +1,7 @@
 import re
 
 from pilot_agent.metrics.account import ScrapeAccount, SourceAccount
+from pilot_agent.metrics.catalogue import METRICS
 from pilot_agent.metrics.own import AgentFacts, EnvoyExit, OwnMetrics
 
 
@@ -89,3 +90,42 @@ def test_every_family_is_described_once() -> None:
     assert len(names) == len(set(names))
     assert text.endswith("\n")
     assert "# EOF" not in text
+
+
+ALL = AgentFacts(
+    startup_seconds=1.0,
+    start_phase_seconds={"ready": 1.0},
+    envoy_restarts={"crash": 1},
+    envoy_last_exit=EnvoyExit(137, "SIGKILL", "crash"),
+    broken_files=("a.yaml",),
+)
+
+
+def test_the_table_and_the_families_are_the_same() -> None:
+    sources = [SourceAccount("Envoy", "envoy", scrapes=1, last_error="timed out", label="envoy")]
+    text = rendered(ALL, ScrapeAccount(sources=sources))
+    kinds = dict(re.findall(r"^# TYPE (\S+) (\S+)", text, re.MULTILINE))
+    assert kinds == {entry.name: entry.kind for entry in METRICS if entry.is_used}
+    for entry in METRICS:
+        if entry.is_used:
+            labels = re.search(rf"^{entry.name}(?:\{{(.*)\}})? ", text, re.MULTILINE)
+            assert labels is not None, entry.name
+            assert sorted(re.findall(r'(\w+)="', labels[1] or "")) == sorted(entry.labels), entry.name
+    assert len({entry.name for entry in METRICS}) == len(METRICS)
+
+
+def test_sources_are_told_apart() -> None:
+    sources = [
+        SourceAccount("Envoy", "envoy", label="envoy", scrapes=3, seconds=0.5, bytes=10),
+        SourceAccount("app", "application", 2, "timed out", "timed out " * 100, label="application:1/m", scrapes=2),
+        SourceAccount("new", "application", label="application:2/m"),
+    ]
+    found = samples(rendered(AgentFacts(), ScrapeAccount(sources=sources)))
+    assert found['istio_agent_scrape_source_up{source="envoy"}'] == 1
+    assert found['istio_agent_scrape_source_up{source="application:1/m"}'] == 0
+    assert 'istio_agent_scrape_source_up{source="application:2/m"}' not in found, "neither up nor down yet"
+    assert found['istio_agent_scrape_source_duration_seconds{source="envoy"}'] == 0.5
+    assert found['istio_agent_scrape_source_bytes{source="envoy"}'] == 10
+    assert found['istio_agent_scrape_source_failures_total{source="application:1/m"}'] == 2
+    errors = [name for name in found if "last_error_info" in name]
+    assert len(errors) == 1 and len(errors[0]) < 300

@@ -5,6 +5,8 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from pilot_agent.metrics.annotations import AppTarget
 from pilot_agent.metrics.own import AgentFacts
@@ -408,5 +410,118 @@ def test_an_environment_of_proxies_is_not_heeded(monkeypatch: pytest.MonkeyPatch
     async def main() -> None:
         async with application(APP) as app, scraped(None, app) as at:
             assert "\napp 1\n" in await at.body()
+
+    asyncio.run(main())
+
+
+OPENMETRICS_HEAD = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: application/openmetrics-text; version=1.0.0; charset=utf-8\r\n"
+    b"Connection: close\r\n\r\n"
+)
+OPENMETRICS_APP = text(b'# TYPE app counter\napp_total 1 # {trace_id="x"} 1\n# EOF\n', OPENMETRICS_HEAD)
+ONLY_OPENMETRICS = "application/openmetrics-text;version=1.0.0"
+
+
+@pytest.mark.parametrize("accept", ["", "*/*", "text/plain", f"{ONLY_OPENMETRICS},*/*;q=0.1", ONLY_OPENMETRICS])
+def test_the_whole_answer_is_in_the_format_it_says(accept: str) -> None:
+    async def main() -> None:
+        async with (
+            application(ENVOY) as envoy,
+            application(OPENMETRICS_APP) as one,
+            application(text(b"# TYPE plain counter\nplain 1\n")) as two,
+            scraped(envoy, one, two) as at,
+        ):
+            for _ in range(2):
+                kind = at.scraper.content_type(accept)
+                body = await at.body({"Accept": accept})
+                is_open = kind.startswith("application/openmetrics-text; version=1.0.0")
+                assert is_open is (accept == ONLY_OPENMETRICS)
+                families = list((parse_openmetrics if is_open else parse_text)(body))
+                found = {sample.name: sample.value for family in families for sample in family.samples}
+                names = {name.removesuffix("_total") for name in found}  # the text parser adds it to every counter
+                assert {"envoy", "app", "plain", "istio_agent_ready", "process_open_fds"} <= names
+                assert found["istio_agent_scrapes_in_flight"] == 1
+                assert body.count("# EOF") == is_open
+            assert b"Accept: text/plain;version=0.0.4\r\n" in envoy.requests[0]
+            wanted = b"Accept: application/openmetrics-text" if is_open else b"Accept: text/plain;version=0.0.4\r\n"
+            assert wanted in one.requests[0] and wanted in two.requests[0]
+
+    asyncio.run(main())
+
+
+def test_openmetrics_is_preferred_until_a_source_turns_out_to_give_only_text() -> None:
+    async def main() -> None:
+        accept = f"{ONLY_OPENMETRICS},text/plain;q=0.5"
+        async with application(OPENMETRICS_APP) as one, application(APP) as two, scraped(None, one, two) as at:
+            body = await at.body({"Accept": accept})
+            assert body.endswith("# EOF\n") and 'app_total 1 # {trace_id="x"} 1' in body
+            assert [source.is_text_only for source in at.scraper.account.sources] == [False, True]
+            assert at.scraper.content_type(accept).startswith("text/plain")
+            assert "# EOF" not in await at.body({"Accept": accept})
+
+    asyncio.run(main())
+
+
+def test_what_a_source_did_is_in_the_same_answer() -> None:
+    async def main() -> None:
+        async with application(APP) as app, application(answer_404) as broken, scraped(None, app, broken) as at:
+            body = await at.body()
+            good, bad = f'source="application:{app.port}/metrics"', f'source="application:{broken.port}/metrics"'
+            assert f"istio_agent_scrape_source_up{{{good}}} 1.0\n" in body
+            assert f"istio_agent_scrape_source_bytes{{{good}}} 25.0\n" in body
+            assert f"istio_agent_scrape_source_up{{{bad}}} 0.0\n" in body
+            assert f"istio_agent_scrape_source_failures_total{{{bad}}} 1.0\n" in body
+            assert f'istio_agent_scrape_source_last_error_info{{{bad},error="status 404"}} 1.0\n' in body.replace(
+                f'{{error="status 404",{bad}}}', f'{{{bad},error="status 404"}}'
+            )
+
+    asyncio.run(main())
+
+
+def test_a_query_of_an_application_is_in_no_label_and_no_log_line() -> None:
+    async def main() -> None:
+        async with application(answer_404) as app, scraped(None, app, app, path="/m?token=hush") as at:
+            body = await at.body()
+            assert "hush" not in body and "hush" not in "".join(at.log.lines)
+            assert f'source="application:{app.port}/m"' in body and f'source="application:{app.port}/m#2"' in body
+
+    asyncio.run(main())
+
+
+def test_all_sources_together_have_a_cap() -> None:
+    async def main() -> None:
+        big = text(b"# TYPE big gauge\n" + b'big{x="1"} 1\n' * 50_000)
+        limits = ScrapeLimits(total_bytes=700_000)
+        async with application(big) as one, application(big) as two, scraped(None, one, two, limits=limits) as at:
+            body = await at.body()
+            assert len(body) < 750_000 and body.endswith("\n")
+            errors = [str(source.last_error) for source in at.scraper.account.sources]
+            assert any("more than 700000 bytes of all sources together" in error for error in errors)
+
+    asyncio.run(main())
+
+
+def test_an_error_page_with_status_200_is_left_out() -> None:
+    async def main() -> None:
+        page = text(b"<html>\n<body>It works\n", b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
+        async with application(ENVOY) as envoy, application(page) as app, scraped(envoy, app) as at:
+            for _ in range(2):
+                body = await at.body()
+                assert foreign(body) == "# TYPE envoy counter\nenvoy 1\n"
+                assert list(parse_text(body))
+            source = at.scraper.account.sources[1]
+            assert not source.is_up and source.failures == 2 and len(at.log.lines) == 1
+
+    asyncio.run(main())
+
+
+def test_an_applications_process_is_joined_with_ours() -> None:
+    async def main() -> None:
+        own = text(b'# TYPE process_open_fds gauge\nprocess_open_fds{app="x"} 7\nprocess_open_fds 8\n')
+        async with application(own) as app, scraped(None, app) as at:
+            body = await at.body()
+            assert re.search(r'# TYPE process_open_fds gauge\nprocess_open_fds \S+\n.*{app="x"} 7\n', body)
+            assert body.count("# TYPE process_open_fds") == 1 and "process_open_fds 8" not in body
+            assert at.scraper.account.sources[0].dropped_samples == 1
 
     asyncio.run(main())
