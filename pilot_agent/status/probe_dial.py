@@ -165,4 +165,6 @@ async def _resolve(place: Place) -> list[tuple[int, tuple[object, ...]]]:
     except socket.gaierror:
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
+    except ValueError:  # a label of more than 63 letters, and the like
+        raise ProbeFailed("what should be a host is no name") from None
     return [(family, address) for family, _, _, _, address in found]

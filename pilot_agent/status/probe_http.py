@@ -17,6 +17,7 @@ BODY_BYTES = 10 * 1024
 MOST_REQUESTS = 10
 
 _CHUNK_BYTES = 64 * 1024
+_HEAD_BYTES = 64 * 1024
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _CREDENTIALS = frozenset({b"authorization", b"cookie", b"cookie2", b"proxy-authorization", b"www-authenticate"})
 _IN_A_TARGET = "".join(character for character in map(chr, range(0x21, 0x7F)) if character not in '"#<>')
@@ -108,7 +109,7 @@ class _NothingCame(ProbeFailed):
 
 async def _over_http1(wire: Wire, ask: Ask, keepalive: bool) -> tuple[Answer, bool]:
     """The answer, and whether the connection can carry another request."""
-    connection = h11.Connection(h11.CLIENT)
+    connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=_HEAD_BYTES)
     headers = [(b"Host", ask.authority), *ask.headers, *([] if keepalive else [(b"Connection", b"close")])]
     try:
         request = connection.send(h11.Request(method=b"GET", target=ask.target.encode(), headers=headers))
@@ -156,7 +157,10 @@ async def _over_http2(wire: Wire, ask: Ask) -> Answer:
         reply = await exchange(wire, head, b"", BODY_BYTES)
     except Http2Failed as error:
         raise ProbeFailed(str(error)) from None
-    status = int(reply.headers.get(b":status", b"0"))
+    code = reply.headers.get(b":status", b"")
+    if len(code) != 3 or not code.isdigit() or code < b"200":
+        raise ProbeFailed("an answer without a final status")
+    status = int(code)
     location = reply.headers.get(b"location", b"").decode("latin-1")
     return Answer(status, location, b"" if 300 <= status < 400 else reply.body)
 

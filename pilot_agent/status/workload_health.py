@@ -92,6 +92,9 @@ class WorkloadHealth:
             return f"no answer within {self._probe.timeout} s" if deadline.expired() else describe(error)
         except (ProbeFailed, OSError) as error:
             return describe(error)
+        except Exception as error:  # noqa: BLE001  (our own mistake must not end the reports)
+            self._around.log.error(f"the workload's check failed in itself: {error!r}")
+            return f"the check failed in itself: {describe(error)}"
         return None
 
     async def _ask(self) -> None:

@@ -9,15 +9,19 @@ import pytest
 
 from pilot_agent.status.probe_config import parse_probers
 from pilot_agent.status.probes import AppProbes, ProbeOptions
+from pilot_agent.status.workload_health import check_http
+from pilot_agent.status.workload_probe import HttpCheck
+from tests.support.applications import application
 from tests.support.certificates import self_signed_server
 from tests.support.http import fetch
-from tests.support.namespaces import Namespace, missing, namespace
+from tests.support.namespaces import Namespace, connect, missing, namespace
 from tests.support.probed import Probed, answering, http, listening
 from tests.support.recorded_log import RecordedLog
 from tests.unit.status.served import served
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 
+HERE, THERE = "10.79.1.1", "10.79.1.2"
 POD = "fd00:79::1"
 LIVEZ = "/app-health/app/livez"
 
@@ -118,3 +122,16 @@ def test_interception_that_redirects_the_pods_own_address_spares_a_probe() -> No
     with namespace("probes") as pod:
         prepare(pod, "10.79.0.1/32")
         run_in(pod, main)
+
+
+def test_a_check_of_another_machine_comes_from_an_address_of_this_one() -> None:
+    """The kernel lets nothing of 127.0.0.6 leave the machine."""
+
+    async def main() -> None:
+        check = HttpCheck(THERE, app.port, "/peer", False, ())
+        await check_http(check, "localhost", RecordedLog().scope)
+
+    with namespace("probes") as here, namespace("peer") as there:
+        connect(here, f"{HERE}/24", there, f"{THERE}/24")
+        with application("there", *there.prefix, host="0.0.0.0") as app:
+            run_in(here, main)

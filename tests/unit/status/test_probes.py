@@ -320,6 +320,14 @@ def test_garbage_is_a_failed_probe(answer: bytes, said: str) -> None:
     run(main)
 
 
+def test_a_long_head_is_read() -> None:
+    async def main() -> None:
+        async with answering(http(200, b"fine", "X: " + "x" * 40_000)) as app, agent(http_prober(app.port)) as probing:
+            assert await probing.result() == (200, b"fine")
+
+    run(main)
+
+
 def test_informational_answers_are_read_past() -> None:
     async def main() -> None:
         hints = b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"
@@ -547,6 +555,16 @@ def test_http2_brings_10_kib_and_redirects_as_http1_does(tmp_path: Path) -> None
         location = (b"location", b"https://elsewhere.example/")
         async with answering_http2(b"302", b"gone", tls, location) as app, agent(https_prober(app)) as probing:
             assert await probing.result() == (200, b"")
+
+    run(main)
+
+
+def test_a_status_that_is_none_over_http2_is_a_failed_probe(tmp_path: Path) -> None:
+    async def main() -> None:
+        tls = self_signed_server(tmp_path, "h2")
+        async with answering_http2(b"abc", b"two", tls) as app, agent(https_prober(app)) as probing:
+            assert await probing.result() == (500, b"")
+            assert len(probing.log.lines) == 1
 
     run(main)
 

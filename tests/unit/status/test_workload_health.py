@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pilot_agent.errors import SettingsError
+from pilot_agent.status import workload_health
 from pilot_agent.status.workload_health import HealthReport, Own, Surroundings, WorkloadHealth
 from pilot_agent.status.workload_probe import (
     ExecCheck,
@@ -287,6 +288,22 @@ def test_tcp_is_healthy_when_it_connects() -> None:
         assert await health_of({"tcpSocket": {"port": free_port()}}) == "Connection refused"
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 64 + ".example"])
+def test_what_is_no_host_name_is_unhealthy(host: str) -> None:
+    async def main() -> None:
+        assert await health_of({"tcpSocket": {"port": 80, "host": host}}) == "what should be a host is no name"
+
+    asyncio.run(main())
+
+
+def test_a_mistake_of_our_own_is_unhealthy_and_does_not_end_the_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(*_: object) -> None:
+        raise KeyError("x")
+
+    monkeypatch.setattr(workload_health, "check_http", fail)
+    assert asyncio.run(health_of(HTTP)) == "the check failed in itself: 'x'"
 
 
 def test_a_host_whose_name_is_unknown_is_unhealthy() -> None:
