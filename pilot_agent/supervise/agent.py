@@ -201,9 +201,11 @@ class Agent:
     def _ask_to_stop(self, asked: StopAsked) -> None:
         if self._stop is None:
             self._stop = asked
+            self._timeline.begin(asked.reason)
             self._events.put(asked)
         else:
             self._log.info(f"{asked.reason} while stopping: not waiting any longer")
+            self._timeline.note("asked again", f"{asked.reason}: it waits no longer")
             self._hurry.set()
 
     def _envoy_ended(self, running: Running, facts: ExitFacts) -> None:
@@ -248,15 +250,14 @@ class Agent:
     async def _end(self, asked: StopAsked) -> int:
         self._serving.leave_alone()
         began = self._clock.monotonic()
-        self._timeline.begin(asked.reason)
         drained = await self._drain(asked)
         rule = drained.rule if drained else asked.reason
         self._timeline.note("Envoy is told to end", rule)
         self._lifecycle.to(State.STOPPING, rule)
         ending = self._envoys.all
         await self._envoys.stop(GRACE_S)
-        self._timeline.note("Envoy has ended")
         ends = ", ".join(f"{each}: {each.exited.result()}" for each in ending) or "no Envoy was running"
+        self._timeline.note("Envoy has ended", ends)
         waited = f"drained for {drained.seconds:.1f} s until: {drained.rule}; " if drained else ""
         self._log.info(f"shutdown took {self._clock.monotonic() - began:.1f} s; {waited}{ends}")
         return EXIT_OK
@@ -267,7 +268,7 @@ class Agent:
         if self._drained is not None and self._drained[0] is self._envoys.current:
             drained_for = self._clock.monotonic() - self._drained[1]
         plan = plan_for(self._serving.desired.settings, drained_for)
-        shutdown = Shutdown(plan, self._serving.admin(), self._clock, self._log, self._hurry)
+        shutdown = Shutdown(plan, self._serving.admin(), self._clock, self._log, self._hurry, self._timeline.note)
         has_served, current = self._serving.first_ready is not None, self._envoys.current
         if not asked.is_graceful or not has_served or current is None:
             return None

@@ -68,11 +68,19 @@ class Drained(NamedTuple):
 
 
 class Shutdown:
-    """One shutdown. `hurry` is set by a second signal and cuts the waiting short."""
+    """One shutdown. `hurry` is set by a second signal and cuts the waiting short; `note` takes step and detail."""
 
-    def __init__(self, plan: Plan, admin: Admin, clock: Clock, log: Scope, hurry: asyncio.Event) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        admin: Admin,
+        clock: Clock,
+        log: Scope,
+        hurry: asyncio.Event,
+        note: Callable[[str, str], None],
+    ) -> None:
         self._plan, self._admin, self._clock, self._log = plan, admin, clock, log
-        self._hurry = hurry
+        self._hurry, self._note = hurry, note
         self._started = clock.monotonic()
 
     async def drain(self, post_drain: Callable[[], Coroutine[Any, Any, None]], exited: asyncio.Future[Any]) -> Drained:
@@ -88,8 +96,13 @@ class Shutdown:
         if not self._plan.ends_on_zero:
             return await self._wait(deadline, exited) or "the drain time is over"
         rule = await self._wait(deadline.sooner(self._plan.minimum), exited)
+        said = ""
         while rule is None and not deadline.is_over:
             left = await self._unless_ended(self.active_connections(), deadline, exited)
+            now = "unknown" if left is None else str(left)
+            if now != said:
+                said = now
+                self._note("connections", now)
             if left == 0:
                 return "no connection is left"
             rule = await self._wait(deadline.sooner(CONNECTION_CHECK_S), exited)

@@ -4,6 +4,9 @@ from typing import Any, NamedTuple
 
 from pilot_agent.clock import Clock
 
+MOST_STEPS = 200
+"""From here on a step of the same kind replaces the last: connections may come and go for an hour."""
+
 
 class Step(NamedTuple):
     """`at`: seconds since the shutdown was asked for."""
@@ -28,6 +31,8 @@ class Timeline:
 
     def note(self, step: str, detail: str = "") -> None:
         if self._began is not None:
+            if len(self.steps) >= MOST_STEPS and self.steps[-1].step == step:
+                self.steps.pop()
             self.steps.append(Step(self._clock.monotonic() - self._began, step, detail))
 
     def described(self) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def asked(scenario: Callable[[Heartbeat, Peer], Awaitable[None]], most: int = 10
 
 
 def test_one_connection_is_enough_and_any_answer_counts() -> None:
-    async def scenario(heartbeat: Heartbeat, _: Peer) -> None:
+    async def scenario(heartbeat: Heartbeat, peer: Peer) -> None:
         for _ in range(5):
             await heartbeat.beat()
 
@@ -67,7 +67,7 @@ def test_one_connection_is_enough_and_any_answer_counts() -> None:
 
 @pytest.mark.parametrize("most", [1, 2])
 def test_a_connection_that_was_closed_meanwhile_is_no_silence(most: int) -> None:
-    async def scenario(heartbeat: Heartbeat, _: Peer) -> None:
+    async def scenario(heartbeat: Heartbeat, peer: Peer) -> None:
         for _ in range(4):
             await heartbeat.beat()
 

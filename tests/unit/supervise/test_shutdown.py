@@ -120,6 +120,7 @@ class Envoy:
         self.asked: list[tuple[str, str, float]] = []
         self.posted = 0
         self.log = RecordedLog()
+        self.noted: list[tuple[str, str]] = []
         self.exited: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.hurry = asyncio.Event()
 
@@ -138,8 +139,11 @@ class Envoy:
         self.posted += 1
 
     async def drain(self, planned: Plan, clock: Clock, post: Callable[[], Any] | None = None) -> Drained:
-        ending = Shutdown(planned, cast(Admin, self), clock, self.log.scope, self.hurry)
+        ending = Shutdown(planned, cast(Admin, self), clock, self.log.scope, self.hurry, self._note)
         return await ending.drain(post or self.post, self.exited)
+
+    def _note(self, step: str, detail: str) -> None:
+        self.noted.append((step, detail))
 
     def end(self) -> str:
         self.exited.set_result("facts")
@@ -292,6 +296,15 @@ def test_a_silent_envoy_does_not_outlast_the_deadline() -> None:
             assert (await Envoy(None).drain(plan(deadline=0.02), SystemClock())).rule == "the deadline is over"
             quiet = Envoy(active(1))
             assert (await quiet.drain(plan(deadline=0.02), SystemClock(), never)).rule == "the deadline is over"
+
+    asyncio.run(run())
+
+
+def test_connections_are_noted_when_their_number_changes() -> None:
+    async def run() -> None:
+        envoy = Envoy(active(2), active(2), AdminError("no"), active(1), active(0))
+        await envoy.drain(plan(), SystemClock())
+        assert envoy.noted == [("connections", each) for each in ("2", "unknown", "1", "0")]
 
     asyncio.run(run())
 
