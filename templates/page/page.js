@@ -310,7 +310,7 @@ class Chart {
 
   // What the sample under the pointer says.
   read() {
-    const box = this.plot.getBoundingClientRect();
+    const box = this.plot.querySelector("svg").getBoundingClientRect();
     const x = this.pointer === null ? NaN : (300 * (this.pointer - box.left)) / box.width;
     const now = samples.length ? samples[samples.length - 1].time : 0;
     const isNear = (sample) => Math.abs(300 - (now - sample.time) / 1000 - x) < 1.5;

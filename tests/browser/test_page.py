@@ -262,6 +262,28 @@ def test_charts_draw_requests_per_second_and_memory(opened: Callable[..., "Chrom
     assert console(page) == []
 
 
+FAST = """
+    const wait = window.setTimeout, now = performance.now.bind(performance);
+    let calls = 0;
+    window.setTimeout = (call, time) => wait(call, time === 1000 ? 10 : time);
+    performance.now = () => now() + 5000 * calls++;
+"""
+"""Between two questions 5 s go by on the page's clock, and none outside."""
+
+
+def test_charts_forget_what_is_older_than_five_minutes(opened: Callable[..., "Chrome"], stand: StatusStand) -> None:
+    page = opened()
+    page.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": FAST})
+    page.refresh()
+    asked = stand.asked()
+    eventually(lambda: stand.asked() >= asked + 80, within=30)
+    points = [float(x) for x in re.findall(r"[ML]([-\d.]+) ", curve(page, "memory"))]
+    assert 50 <= len(points) <= 61  # a sample each 5 s, or a little more
+    assert 0 <= points[0] < 7 and points[-1] == 300
+    assert curve(page, "memory").count("M") == 1
+    assert console(page) == []
+
+
 def test_the_pointer_reads_a_sample(opened: Callable[..., "Chrome"]) -> None:
     from selenium.webdriver import ActionChains
     from selenium.webdriver.common.by import By
