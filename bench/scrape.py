@@ -1,4 +1,5 @@
-"""Measures port 15020: merged scrapes of three sizes with the agent's memory, and readiness requests a second.
+"""Measures port 15020: merged scrapes of three sizes with the agent's memory, from an application and from Envoy, as
+they are and compressed; many at once for a while; and readiness requests a second.
 
 The status port and the application each run in a process of their own, as in a pod; the scraper is this process.
 `python -m bench.scrape` prints a table, `run()` gives the numbers to `make bench`.
@@ -20,12 +21,15 @@ SIZES_MB = (0.06, 2.0, 20.0)
 REPEATS = 7
 PROBES_PER_CONNECTION = 5000
 CONNECTIONS = 4
+SCRAPES_AT_ONCE = 64
+ENDURANCE_SECONDS = 30.0
 
 _READY = b"GET /healthz/ready HTTP/1.1\r\nHost: 127.0.0.1:15020\r\nUser-Agent: kube-probe/1.34\r\nAccept: */*\r\n\r\n"
 _SCRAPE = (
     b"GET /stats/prometheus HTTP/1.1\r\nHost: 127.0.0.1:15020\r\nAccept: */*\r\n"
-    b"X-Prometheus-Scrape-Timeout-Seconds: 10\r\nConnection: close\r\n\r\n"
+    b"X-Prometheus-Scrape-Timeout-Seconds: 10\r\nConnection: close\r\n%b\r\n"
 )
+_GZIP = b"Accept-Encoding: gzip\r\n"
 
 
 def exposition(size: int) -> bytes:
@@ -69,6 +73,15 @@ def _answer(connection: socket.socket, answer: bytes) -> None:
 
 def serve_status(application: int) -> None:
     """The agent's status port, ready, merging its own metrics and the application's; prints its port."""
+    _serve(application, is_envoy=False)
+
+
+def serve_status_of_envoy(envoy: int) -> None:
+    """The same with an Envoy and no application."""
+    _serve(envoy, is_envoy=True)
+
+
+def _serve(source: int, *, is_envoy: bool) -> None:
     from pilot_agent.clock import SystemClock
     from pilot_agent.log import Log, LogOptions
     from pilot_agent.metrics.annotations import AppTarget
@@ -77,11 +90,13 @@ def serve_status(application: int) -> None:
     from pilot_agent.status.port import StatusServer
     from pilot_agent.status.readiness import Readiness
     from pilot_agent.status.sockets import bind
+    from pilot_agent.values import HostPort
 
     log = Log(LogOptions(targets=("stderr",), levels="warn")).scope()
     clock = SystemClock()
     sock = bind(0)
-    scraper = Scraper(AgentFacts, None, [AppTarget(application, "/metrics")], log)
+    envoy = HostPort("127.0.0.1", source) if is_envoy else None
+    scraper = Scraper(AgentFacts, envoy, [] if is_envoy else [AppTarget(source, "/metrics")], log)
 
     async def serve() -> None:
         server = StatusServer(sock, Readiness([], log, clock), scraper, _NoControl(), log, clock)
@@ -138,12 +153,12 @@ def served(role: str, argument: int) -> Iterator[Server]:
         server.close()
 
 
-def scrape(port: int) -> tuple[float, int]:
+def scrape(port: int, headers: bytes = b"") -> tuple[float, int]:
     """Seconds and bytes of one merged scrape."""
     started, received = time.perf_counter(), 0
     buffer = bytearray(1 << 18)
     with socket.create_connection(("127.0.0.1", port)) as connection:
-        connection.sendall(_SCRAPE)
+        connection.sendall(_SCRAPE % headers)
         while count := connection.recv_into(buffer):
             received += count
     return time.perf_counter() - started, received
@@ -176,10 +191,50 @@ def probes_per_second(port: int) -> float:
     return CONNECTIONS * PROBES_PER_CONNECTION / (time.perf_counter() - started)
 
 
+def endure(port: int, seconds: float) -> int:
+    """How many scrapes `SCRAPES_AT_ONCE` scrapers got in `seconds`, each one after the other."""
+    end, counts = time.monotonic() + seconds, [0] * SCRAPES_AT_ONCE
+
+    def scrape_on(number: int) -> None:
+        while time.monotonic() < end:
+            # An answer of less is a refusal: the port may not have seen yet that the last scrape is over.
+            counts[number] += scrape(port)[1] > 50_000
+
+    threads = [threading.Thread(target=scrape_on, args=(number,)) for number in range(SCRAPES_AT_ONCE)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return sum(counts)
+
+
+def _endurance() -> dict[str, float]:
+    with served("application", 60_000) as application, served("status", application.port) as status:
+        endure(status.port, 2.0)  # what 64 connections need at once is no growth
+        rest = status.memory_kib("VmRSS")
+        count = endure(status.port, ENDURANCE_SECONDS)
+        return {
+            "scrape_64_at_once_per_second": count / ENDURANCE_SECONDS,
+            "scrape_64_at_once_growth_kib": status.memory_kib("VmRSS") - rest,
+        }
+
+
+def _variants(size: float) -> dict[str, float]:
+    """Envoy's metrics instead of an application's, and the application's compressed."""
+    figures = {}
+    for name, role, headers in (("envoy", "status-of-envoy", b""), ("gzip", "status", _GZIP)):
+        with served("application", round(size * 1e6)) as source, served(role, source.port) as status:
+            scrape(status.port)
+            results = [scrape(status.port, headers) for _ in range(REPEATS)]
+            figures[f"scrape_{size:g}mb_{name}_ms"] = statistics.median(seconds for seconds, _ in results) * 1e3
+    return figures
+
+
 def run() -> dict[str, float]:
     """Milliseconds, KiB and requests a second by name."""
     figures: dict[str, float] = {}
     for size in SIZES_MB:
+        figures |= _variants(size)
         with served("application", round(size * 1e6)) as application, served("status", application.port) as status:
             scrape(status.port)  # loads aiohttp
             status.forget_peak()
@@ -190,6 +245,7 @@ def run() -> dict[str, float]:
             figures[f"scrape_{size:g}mb_ms"] = statistics.median(seconds for seconds, _ in results) * 1e3
             figures[f"scrape_{size:g}mb_rest_kib"] = rest
             figures[f"scrape_{size:g}mb_peak_kib"] = status.memory_kib("VmHWM")
+    figures |= _endurance()
     with served("application", 1000) as application, served("status", application.port) as status:
         scrape(status.port)
         figures["ready_per_second"] = probes_per_second(status.port)
@@ -197,12 +253,12 @@ def run() -> dict[str, float]:
 
 
 def main() -> None:
-    roles = {"application": serve_application, "status": serve_status}
+    roles = {"application": serve_application, "status": serve_status, "status-of-envoy": serve_status_of_envoy}
     if len(sys.argv) == 3:
         roles[sys.argv[1]](int(sys.argv[2]))
         return
     for name, value in run().items():
-        print(f"{name:28} {value:12.1f}")
+        print(f"{name:30} {value:12.1f}")
 
 
 if __name__ == "__main__":
