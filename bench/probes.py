@@ -106,9 +106,10 @@ class _Caller:
                     await asyncio.sleep(max(0.0, started + turn / rate - time.perf_counter()))
                 sent = time.perf_counter()
                 writer.write(_PROBE)
-                answer = await reader.readuntil(b"\r\n\r\nok")
+                head = await reader.readuntil(b"\r\n\r\n")
+                is_fine = head.startswith(b"HTTP/1.1 200 ") and await reader.readexactly(2) == b"ok"
                 self.seconds.append(time.perf_counter() - sent)
-                self.failed += not answer.startswith(b"HTTP/1.1 200 ")
+                self.failed += not is_fine
             writer.close()
             await writer.wait_closed()
 
