@@ -16,7 +16,7 @@ ANSWER_WITHIN_S = 1.0
 PULSE_EVERY_S = 0.3
 SILENT_AFTER_S = 0.6
 """Together less than a second, so that a hang is known within one. Most of it goes to waiting: a busy main thread (a
-large configuration, a large dump) is silent for some tenths of a second. Three questions a second: 0.2 % of a CPU.
+large configuration, a large dump) is silent for some tenths of a second. Three questions a second: 0.1 % of a CPU.
 """
 OWN_DELAY_S = 0.05
 """When our own loop was late, the answer may be there already, unread."""
@@ -99,7 +99,8 @@ class Pulse:
         asking = asyncio.ensure_future(asked.beat())
         try:
             for patience in (SILENT_AFTER_S, OWN_DELAY_S):
-                await asyncio.wait({asking}, timeout=patience)
+                if not asking.done():
+                    await asyncio.wait({asking}, timeout=patience)
             if not asking.done():
                 found(is_silent=True)
             await asking
