@@ -14,15 +14,15 @@ from pilot_agent.log import Scope
 from pilot_agent.metrics import formats
 from pilot_agent.metrics.account import ScrapeAccount, SourceAccount
 from pilot_agent.metrics.annotations import AppTarget
-from pilot_agent.metrics.exposition import headers_of
-from pilot_agent.metrics.formats import OPENMETRICS, TEXT, Format, negotiate
-from pilot_agent.metrics.joining import Joiner, Learned, Origin
+from pilot_agent.metrics.formats import TEXT, Format, negotiate
 from pilot_agent.metrics.merge import Merge
 from pilot_agent.metrics.own import AgentFacts, OwnMetrics
 from pilot_agent.values import HostPort
 
 if TYPE_CHECKING:
     import aiohttp
+
+    from pilot_agent.metrics.joining import Learned, Origin
 
 _IN_A_QUERY = "".join(character for character in map(chr, range(0x21, 0x7F)) if character not in '"#<>')
 
@@ -52,7 +52,7 @@ class Scraper:
         self.account = ScrapeAccount(sources=_accounts(envoy, apps))
         self._agent = SourceAccount("the agent", "agent", label="agent")
         self._own = OwnMetrics(facts, self.account, self._agent)
-        self._learned = {TEXT: Learned(), OPENMETRICS: Learned()}
+        self._learned: dict[Format, Learned] = {}
         self._session: aiohttp.ClientSession | None = None
         self._bad_timeout: str | None = None
 
@@ -98,7 +98,7 @@ class Scraper:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     def _start(
-        self, headers: Mapping[str, str], query: str, format_: Format, merge: Merge[Origin]
+        self, headers: Mapping[str, str], query: str, format_: Format, merge: "Merge[Origin]"
     ) -> list[asyncio.Task[None]]:
         from pilot_agent.metrics.source import Allowance, Request, Source, open_session
 
@@ -113,11 +113,12 @@ class Scraper:
             tasks.append(asyncio.create_task(reading))
         return tasks
 
-    async def _joined(self, format_: Format, merge: Merge[Origin]) -> AsyncGenerator[bytes, None]:
+    async def _joined(self, format_: Format, merge: "Merge[Origin]") -> AsyncGenerator[bytes, None]:
         """Our own part, the sources' as they come, what they did in this scrape, and the families they share."""
+        from pilot_agent.metrics.joining import Joiner, Origin
+
         is_open = format_.is_openmetrics
-        self._learn_own(format_)
-        joiner = Joiner(self._learned[format_], self._log, is_openmetrics=is_open)
+        joiner = Joiner(self._what_is_learned(format_), self._log, is_openmetrics=is_open)
         own = Origin(self._agent, is_open, is_trusted=True)
         yield joiner.join(own, self._render(self._own.render_facts, is_open))
         async for origin, block in merge.blocks():
@@ -136,12 +137,16 @@ class Scraper:
     def _format(self, accept: str) -> Format:
         return negotiate(accept, has_text_only_source=any(source.is_text_only for source in self.account.sources))
 
-    def _learn_own(self, format_: Format) -> None:
+    def _what_is_learned(self, format_: Format) -> "Learned":
         """What describes our process describes the application's under the same names: it is shared from the start."""
-        learned = self._learned[format_]
+        from pilot_agent.metrics.exposition import headers_of
+        from pilot_agent.metrics.joining import Learned
+
+        learned = self._learned.setdefault(format_, Learned())
         if not learned.shared:
             text = self._render(self._own.render_process, format_.is_openmetrics)
             learned.shared.update(name for name, _ in headers_of(text))
+        return learned
 
     def _render(self, render: Callable[..., bytes], is_openmetrics: bool) -> bytes:
         try:
