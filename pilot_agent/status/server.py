@@ -5,7 +5,6 @@ Envoy let through on its prefix `/healthz/ready` arrives here from loopback (ref
 """
 
 import asyncio
-import importlib
 import ipaddress
 import logging
 import posixpath
@@ -13,7 +12,7 @@ import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing
 from typing import NamedTuple, Protocol
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from aiohttp import web
 
@@ -151,6 +150,8 @@ class Backend:
         is_local_only = path.startswith("/debug/") if route is None else route.is_local_only
         if is_local_only and not is_loopback(_peer(request)):
             return _refuse(403, "Only requests from localhost are allowed")
+        if is_local_only and is_of_another_site(request.method, request.headers):
+            return _refuse(403, "Requests of another site's page are not allowed")
         if route is None:
             return _refuse(404, "404 page not found")
         if route.method is not None and request.method != route.method:
@@ -170,12 +171,9 @@ class Backend:
         return _refuse(503, reason)
 
     async def _page(self, _request: web.BaseRequest) -> web.StreamResponse:
-        try:
-            page = importlib.import_module("pilot_agent.status.page")
-        except ModuleNotFoundError:
-            return _refuse(404, "404 page not found")
-        headers = _NOSNIFF | {"Content-Type": "text/html; charset=utf-8", "Cache-Control": "no-store"}
-        return web.Response(body=page.page(), headers=headers)
+        from pilot_agent.status import page  # read when somebody looks
+
+        return web.Response(body=page.page(), headers=page.headers())
 
     async def _metrics(self, request: web.BaseRequest) -> web.StreamResponse:
         # No await between this and the first step of `stream`: both decide the format, by the same facts.
@@ -267,6 +265,27 @@ def is_loopback(host: str) -> bool:
         # Python 3.11 does not call ::ffff:127.0.0.1 a loopback address.
         return address.ipv4_mapped.is_loopback if address.ipv4_mapped else address.is_loopback
     return address.is_loopback
+
+
+def is_of_another_site(method: str, headers: Mapping[str, str]) -> bool:
+    """Whether a browser on this machine asks on behalf of somebody else's page: its peer is loopback, its site is not.
+
+    A page says where it is from (Origin), and one whose name was made to point here asks for that name (Host). Programs
+    that send a POST may call us as they like.
+    """
+    origin = headers.get("Origin")
+    if origin is not None and not is_own_host(urlsplit(origin).netloc):
+        return True
+    return method != "POST" and not is_own_host(headers.get("Host", "localhost"))
+
+
+def is_own_host(authority: str) -> bool:
+    """`localhost`, or an address of loopback, with or without a port."""
+    try:
+        host = urlsplit(f"//{authority}").hostname or ""
+    except ValueError:
+        return False
+    return host == "localhost" or is_loopback(host)
 
 
 def _peer(request: web.BaseRequest) -> str:

@@ -63,6 +63,8 @@ ROWS = [
     Row("peer", "GET", "/", 403, LOCAL_ONLY),
     Row("peer", "GET", "/app-health/web/readyz", 400),
     Row("peer", "GET", "/app-lifecycle/web/prestopz", 400),
+    Row("loopback", "GET", "/debug/status", 403, "Requests of another site", {"Host": "evil.example"}),
+    Row("loopback", "POST", "/quitquitquit", 403, "Requests of another site", {"Origin": "http://evil.example"}),
     Row("loopback", "GET", "/nothing", 404, "404 page not found"),
     # Nothing is cleaned and then served.
     Row("loopback", "POST", "//quitquitquit", 307),

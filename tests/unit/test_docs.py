@@ -9,13 +9,10 @@ from pilot_agent import errors
 from pilot_agent.bootstrap.context import build_context
 from pilot_agent.commands.table import COMMANDS
 from pilot_agent.mesh import service_entry
-from pilot_agent.metrics.account import ScrapeAccount
-from pilot_agent.metrics.own import AgentFacts, EnvoyExit, OwnMetrics
 from pilot_agent.node.metadata import Node
 from pilot_agent.settings.model import ProxyFlags
 from pilot_agent.settings.sources import load
 from pilot_agent.supervise.lifecycle import TRANSITIONS
-from pilot_agent.supervise.postmortem import RESTART_REASONS
 from pilot_agent.supervise.signals import HANDLED
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
@@ -72,26 +69,6 @@ def test_every_field_of_a_service_entry_is_in_the_local_mode_page() -> None:
     fields = (service_entry._SPEC_KEYS, service_entry._PORT_KEYS, service_entry._ENDPOINT_KEYS)
     for name in (*(name for group in fields for name in group), *service_entry._PROTOCOLS, *service_entry._RESOLUTIONS):
         assert f"`{name}`" in text, name
-
-
-def test_every_metric_is_in_its_page() -> None:
-    facts = AgentFacts(
-        startup_seconds=1.0,
-        start_phase_seconds={"ready": 1.0},
-        envoy_restarts=dict.fromkeys(RESTART_REASONS, 0),
-        envoy_last_exit=EnvoyExit(137, "SIGKILL", "crash"),
-        broken_files=("a.yaml",),
-    )
-    rendered = OwnMetrics(lambda: facts, ScrapeAccount()).render().decode()
-    text = page("metrics.md")
-    samples = re.findall(r"^(istio_agent_\w+)(?:\{(.*)\})? ", rendered, re.MULTILINE)
-    wanted = {(name, ",".join(re.findall(r'(\w+)="', labels))) for name, labels in samples}
-    assert len(wanted) > 10
-    for name, labels in wanted:
-        cell = f"`{name}{{{labels}}}`" if labels else f"`{name}`"
-        assert row_of(text, cell), cell
-    for reason in RESTART_REASONS:
-        assert f"`{reason}`" in text, reason
 
 
 def test_every_template_variable_is_in_the_bootstrap_page() -> None:

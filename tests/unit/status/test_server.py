@@ -10,7 +10,7 @@ from aiohttp import web
 
 from pilot_agent.errors import AdminError
 from pilot_agent.status import server
-from pilot_agent.status.server import clean_path, is_loopback, split_target
+from pilot_agent.status.server import clean_path, is_loopback, is_of_another_site, split_target
 from tests.support.eventually_async import eventually_async
 from tests.support.http import connected, fetch
 from tests.unit.status.served import Asked, Blocks, served
@@ -408,3 +408,24 @@ def test_quitting_twice_is_answered_twice() -> None:
                 assert (await fetch(port.port, "/quitquitquit", "POST")).body == b"OK: stopping"
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "is_other"),
+    [
+        ("GET", {"Host": "localhost:15020"}, False),
+        ("GET", {"Host": "127.0.0.1:15020"}, False),
+        ("GET", {"Host": "[::1]:15020"}, False),
+        ("GET", {}, False),
+        ("GET", {"Host": "evil.example:15020"}, True),
+        ("GET", {"Host": "localhost.evil.example"}, True),
+        ("GET", {"Host": "[::1"}, True),
+        ("GET", {"Host": "localhost", "Origin": "http://evil.example"}, True),
+        ("POST", {"Host": "localhost", "Origin": "http://evil.example"}, True),
+        ("POST", {"Host": "localhost", "Origin": "null"}, True),
+        ("POST", {"Host": "localhost", "Origin": "http://localhost:15020"}, False),
+        ("POST", {"Host": "whatever"}, False),
+    ],
+)
+def test_a_page_of_another_site_is_told_by_its_headers(method: str, headers: dict[str, str], is_other: bool) -> None:
+    assert is_of_another_site(method, headers) is is_other
