@@ -31,7 +31,7 @@ def run(parsed: Parsed) -> int:
         facts = None
     if not isinstance(facts, dict):
         raise AgentError(f"GET {url}: the answer is not a status: is another program on this port?")
-    print(text if parsed.values["as_json"] else "\n".join(screen(facts)))
+    print(text if parsed.values["wants_json"] else "\n".join(screen(facts)))
     return EXIT_OK
 
 

@@ -127,7 +127,7 @@ Ask the running agent for its readiness with every gate, Envoy's epochs and rest
 configuration and last errors. Works in an image without a shell: run it with exec.
 """,
         (
-            Flag("json", "as_json", False, "Print the facts as JSON, for programs"),
+            Flag("json", "wants_json", False, "Print the facts as JSON, for programs"),
             Flag("port", "port", 15020, "The agent's port", least=1),
         ),
     ),

@@ -141,6 +141,8 @@ class StatusServer:
             from pilot_agent.status.server import Backend
 
         self._scraper.load()
+        if self._probes is not None:
+            self._probes.load()
         return lambda: Backend(
             self._readiness,
             self._scraper,

@@ -56,6 +56,9 @@ class Probes(Protocol):
     `answer` gets every path below `/app-health/` and `/app-lifecycle/` as it came, without its query, from any peer.
     """
 
+    def load(self) -> None:
+        """The slow imports; called in a thread."""
+
     async def answer(self, path: str, request: web.BaseRequest) -> web.StreamResponse: ...
 
 
@@ -150,7 +153,7 @@ class Backend:
         is_local_only = path.startswith("/debug/") if route is None else route.is_local_only
         if is_local_only and not is_loopback(_peer(request)):
             return _refuse(403, "Only requests from localhost are allowed")
-        if is_local_only and is_of_another_site(request.method, request.headers):
+        if is_local_only and is_of_another_site(path, request.headers):
             return _refuse(403, "Requests of another site's page are not allowed")
         if route is None:
             return _refuse(404, "404 page not found")
@@ -267,16 +270,17 @@ def is_loopback(host: str) -> bool:
     return address.is_loopback
 
 
-def is_of_another_site(method: str, headers: Mapping[str, str]) -> bool:
+def is_of_another_site(path: str, headers: Mapping[str, str]) -> bool:
     """Whether a browser on this machine asks on behalf of somebody else's page: its peer is loopback, its site is not.
 
-    A page says where it is from (Origin), and one whose name was made to point here asks for that name (Host). Programs
-    that send a POST may call us as they like.
+    A page says where it is from when it sends a POST (Origin); one whose name was made to point here asks for that name
+    (Host), which matters where there is something to read. Elsewhere programs, and Envoy, may call us as they like.
     """
     origin = headers.get("Origin")
     if origin is not None and not is_own_host(urlsplit(origin).netloc):
         return True
-    return method != "POST" and not is_own_host(headers.get("Host", "localhost"))
+    is_readable = path == "/" or path.startswith("/debug/")
+    return is_readable and not is_own_host(headers.get("Host", "localhost"))
 
 
 def is_own_host(authority: str) -> bool:

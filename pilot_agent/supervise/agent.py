@@ -13,7 +13,7 @@ from pilot_agent.envoy.process import ExitFacts
 from pilot_agent.errors import EXIT_OK, AdminError
 from pilot_agent.files.watch import Subscription, Watcher, directory_and_links
 from pilot_agent.metrics.own import AgentFacts, EnvoyExit
-from pilot_agent.metrics.scrape import Scraper
+from pilot_agent.metrics.scrape import ScrapeLimits, Scraper
 from pilot_agent.settings.paths import BASE_ID_NAME
 from pilot_agent.status.port import StatusServer
 from pilot_agent.status.probes import AppProbes, ProbeOptions
@@ -30,6 +30,7 @@ from pilot_agent.supervise.reaper import Reaper, adoption_warning
 from pilot_agent.supervise.serving import Serving
 from pilot_agent.supervise.shutdown import GRACE_S, Drained, Shutdown, plan_for, post_drain
 from pilot_agent.supervise.timeline import Timeline
+from pilot_agent.supervise.workload import ServingGate, workload_health
 from pilot_agent.values import HostPort
 
 IDLE_PARTS_AFTER_S = 5.0
@@ -76,7 +77,8 @@ class Agent:
         environment = desired.settings.environment
         envoy = HostPort(desired.family.localhost, environment.number("ENVOY_PROMETHEUS_PORT"))
         merges_envoy = environment.flag("PILOT_AGENT_MERGE_ENVOY_STATS")
-        scraper = Scraper(self._facts, envoy if merges_envoy else None, prepared.apps, self._log)
+        limits = ScrapeLimits(in_flight=desired.settings.flags.scrapes_in_flight)
+        scraper = Scraper(self._facts, envoy if merges_envoy else None, prepared.apps, self._log, limits)
         return StatusServer(
             prepared.status_socket,
             self._readiness,
@@ -87,7 +89,14 @@ class Agent:
             are_metrics_local_only=environment.flag("METRICS_LOCALHOST_ACCESS_ONLY"),
             probes=self._probes,
             facts=StatusFacts(
-                prepared, self._serving, self._envoys, self._lifecycle, self._readiness, scraper.account, self._timeline
+                prepared,
+                self._serving,
+                self._envoys,
+                self._lifecycle,
+                self._readiness,
+                scraper.account,
+                self._timeline,
+                lambda: self._meshes_accepted,
             ),
         )
 
@@ -143,6 +152,9 @@ class Agent:
         if warning:
             self._log.warn(warning)
         self._parts.start("pulse", lambda: self._serving.pulse.run(self._is_serving, self._readiness.note_change))
+        health = workload_health(self._prepared, ServingGate(self._lifecycle), self._reaper)
+        if health is not None:
+            self._parts.start("workload health", health.run)
         self._parts.start("watchdog", lambda: self._serving.watchdog.run(self._is_serving, self._hung_changed))
         asyncio.get_running_loop().call_later(IDLE_PARTS_AFTER_S, self._start_idle_parts)
 

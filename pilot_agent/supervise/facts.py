@@ -3,8 +3,10 @@
 Reads only; nothing here decides. Envoy is asked with a deadline, and what it does not say is left out.
 """
 
+import asyncio
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pilot_agent import __version__
@@ -17,7 +19,7 @@ from pilot_agent.status.readiness import Readiness
 from pilot_agent.supervise.envoys import Envoys, Running
 from pilot_agent.supervise.lifecycle import Lifecycle
 from pilot_agent.supervise.prepare import Prepared
-from pilot_agent.supervise.serving import Serving
+from pilot_agent.supervise.serving import Serving, workers
 from pilot_agent.supervise.timeline import Timeline
 
 if TYPE_CHECKING:
@@ -41,7 +43,10 @@ class StatusFacts:
         readiness: Readiness,
         scrapes: ScrapeAccount,
         timeline: Timeline,
+        meshes_accepted: Callable[[], int],
     ) -> None:
+        """`meshes_accepted`: changes of the local mesh that were taken, as the metric counts them."""
+        self._meshes_accepted = meshes_accepted
         self._prepared, self._serving, self._envoys = prepared, serving, envoys
         self._lifecycle, self._readiness, self._scrapes, self._timeline = lifecycle, readiness, scrapes, timeline
         self._version: tuple[int, str] | None = None
@@ -51,19 +56,22 @@ class StatusFacts:
 
     async def status(self) -> Mapping[str, Any]:
         reason, current = self._readiness.reason(), self._envoys.current
-        admin = self._serving.admin()
-        has_envoy = current is not None and not self._readiness_of("envoy")
+        admin = self._serving.admin() if current is not None and not self._readiness_of("envoy") else None
+        # Side by side: a hang that is not noticed yet must cost one time limit, not three.
+        envoy, listeners, traffic = await asyncio.gather(
+            self._envoy(current, admin), _listeners(admin), self._traffic(admin)
+        )
         return {
             "agent": self._agent(),
             "ready": reason is None,
             "reason": reason,
             "gates": [each.described() for each in self._readiness.report()],
-            "envoy": await self._envoy(current, admin if has_envoy else None),
-            "listeners": await _listeners(admin) if has_envoy else [],
+            "envoy": envoy,
+            "listeners": listeners,
             "certificates": [],
             "config": self._config(),
             "errors": self._errors(),
-            "traffic": await self._traffic(admin) if has_envoy else None,
+            "traffic": traffic,
             "memory": {"agent_bytes": resident(None), "envoy_bytes": resident(current.child.pid) if current else None},
             "scrapes": [
                 {
@@ -81,8 +89,6 @@ class StatusFacts:
         return next((each.reason for each in self._readiness.report() if each.name == gate), None)
 
     def _agent(self) -> dict[str, Any]:
-        import os
-
         desired = self._serving.desired
         settings = desired.settings
         return {
@@ -105,7 +111,7 @@ class StatusFacts:
             "uptime_seconds": round(clock.monotonic() - current.child.started_at, 1) if current else None,
             "binary": str(desired.binary),
             "version": await self._version_of(current, admin),
-            "concurrency": desired.settings.proxy_config.concurrency,
+            "concurrency": workers(desired),
             "restarts": dict(self._serving.restarts),
             "last_exit": {
                 "code": last.facts.code,
@@ -132,7 +138,9 @@ class StatusFacts:
             self._version = (current.child.pid, info.version)
         return self._version[1]
 
-    async def _traffic(self, admin: Admin) -> dict[str, int] | None:
+    async def _traffic(self, admin: Admin | None) -> dict[str, int] | None:
+        if admin is None:
+            return None
         try:
             text = await admin.call(_TRAFFIC, timeout=ADMIN_TIMEOUT_S)
         except AdminError:
@@ -146,7 +154,7 @@ class StatusFacts:
     def _config(self) -> dict[str, Any]:
         mesh, serving = self._prepared.local_mesh, self._serving
         return {
-            "accepted": serving.accepted_changes + (mesh.reloads_total if mesh else 0),
+            "accepted": serving.accepted_changes + self._meshes_accepted(),
             "refused": serving.change.refused_total + (mesh.refused_total if mesh else 0),
             "refusal": serving.change.refusal,
             "broken_files": _broken(mesh),
@@ -165,8 +173,10 @@ def _broken(mesh: "LocalMesh | None") -> list[str]:
     return [f"{file}: {error}" for file, error in mesh.errors.items()] if mesh else []
 
 
-async def _listeners(admin: Admin) -> list[dict[str, str]]:
+async def _listeners(admin: Admin | None) -> list[dict[str, str]]:
     """Name and address of each, as Envoy has them."""
+    if admin is None:
+        return []
     try:
         found = json.loads(await admin.call("/listeners?format=json", timeout=ADMIN_TIMEOUT_S))
         return [

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from pilot_agent.mesh.local import LocalMesh
     from pilot_agent.mesh.model import Options
     from pilot_agent.status.probe_config import Prober
+    from pilot_agent.status.workload_probe import WorkloadProbe
 
 ADDRESSES_WITHIN_S, ADDRESSES_STEP_S = 120.0, 0.1
 
@@ -72,6 +73,7 @@ class Prepared(NamedTuple):
     status_socket: socket
     apps: tuple[AppTarget, ...]
     probers: "Mapping[str, Prober]"
+    workload_probe: "WorkloadProbe | None"
     local_mesh: "LocalMesh | None"
     epoch: Epoch
     child: Child | None
@@ -111,6 +113,7 @@ def prepare(inputs: Inputs, log: Log, clock: Clock, signals: EarlySignals) -> Pr
     phases.end("settings")
     apps = _scrape_targets(desired.settings)
     probers = _probers(desired.settings, scope)
+    workload_probe = _workload_probe(desired.settings)
     status_socket = _open_ports(desired)
     workspace = Workspace(config_directory(desired.settings))
     try:
@@ -130,6 +133,7 @@ def prepare(inputs: Inputs, log: Log, clock: Clock, signals: EarlySignals) -> Pr
             status_socket,
             apps,
             probers,
+            workload_probe,
             local_mesh,
             epoch,
             None,
@@ -228,6 +232,15 @@ def _probers(settings: Settings, scope: Scope) -> "Mapping[str, Prober]":
     for warning in warnings:
         scope.warn(warning)
     return probers
+
+
+def _workload_probe(settings: Settings) -> "WorkloadProbe | None":
+    message = settings.proxy_config.values.get("readinessProbe")
+    if not message:
+        return None
+    from pilot_agent.status.workload_probe import parse_workload_probe
+
+    return parse_workload_probe(message)
 
 
 def _open_ports(desired: Desired) -> socket:

@@ -91,8 +91,8 @@ def test_a_slow_application_does_not_cost_envoys_metrics(agent: MakeAgent, app: 
     assert status == 200
     assert "envoy_server_live" in body and "istio_agent_ready 1" in body
     assert "app_requests_total" not in body
-    failures = 'istio_agent_scrape_failures_total{type="application"} 1.0'
-    assert failures in running.fetch("/metrics", timeout=30, **headers)[1]
+    assert 'istio_agent_scrape_failures_total{type="application"} 1.0' in body
+    assert "istio_agent_scrape_source_up" in body
     assert running.stop() == 0
 
 

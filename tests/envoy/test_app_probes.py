@@ -1,11 +1,13 @@
 """Kubelet's rewritten probes through a real agent to a real application."""
 
 import json
+import socket
 from collections.abc import Callable
 
 from tests.support.agents import AgentProcess
 from tests.support.applications import application
 from tests.support.envoy_binary import envoy_binary
+from tests.support.eventually import eventually
 from tests.support.ports import free_port
 
 MakeAgent = Callable[..., AgentProcess]
@@ -42,3 +44,24 @@ def test_a_mistake_in_the_variable_ends_the_start(agent: MakeAgent) -> None:
     assert "/app-health/web/readyz" in running.errors
     assert len(running.errors.splitlines()) == 1
     assert running.left_behind() == []
+
+
+def test_the_health_of_a_virtual_machines_workload_is_told_in_the_log(agent: MakeAgent) -> None:
+    port = free_port()
+    running = agent(binary=envoy_binary())
+    running.write_mesh(readinessProbe={"periodSeconds": 1, "tcpSocket": {"host": "127.0.0.1", "port": port}})
+    running.start().until_ready()
+    eventually(lambda: running.lines("the workload is unhealthy: "))
+    with socket.create_server(("127.0.0.1", port)):
+        eventually(lambda: running.lines("the workload is healthy"))
+    assert running.is_ready(), "the proxy is; its workload is another matter"
+    assert running.stop() == 0
+
+
+def test_a_readiness_probe_of_nothing_ends_the_start(agent: MakeAgent) -> None:
+    running = agent(binary=envoy_binary())
+    running.write_mesh(readinessProbe={"periodSeconds": 1})
+    running.start()
+    assert running.wait() == 255
+    assert "readinessProbe" in running.errors
+    assert len(running.errors.splitlines()) == 1

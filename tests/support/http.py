@@ -70,5 +70,5 @@ async def fetch(port: int, path: str, method: str = "GET", host: str = "127.0.0.
     """One request on one connection; `headers` are whole lines."""
     async with connected(port, host) as client:
         return await client.ask(
-            f"{method} {path} HTTP/1.1\r\nHost: x\r\n{headers}\r\n".encode("utf-8", "surrogateescape")
+            f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n".encode("utf-8", "surrogateescape")
         )

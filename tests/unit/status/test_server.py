@@ -2,14 +2,13 @@ import asyncio
 import contextlib
 import json
 import socket
-import sys
-import types
 
 import pytest
 from aiohttp import web
 
 from pilot_agent.errors import AdminError
 from pilot_agent.status import server
+from pilot_agent.status.page import page
 from pilot_agent.status.server import clean_path, is_loopback, is_of_another_site, split_target
 from tests.support.eventually_async import eventually_async
 from tests.support.http import connected, fetch
@@ -75,6 +74,9 @@ def test_endpoints(method: str, path: str, from_loopback: tuple[int, bytes], fro
 class EchoProbes:
     """Answers with the path it was given."""
 
+    def load(self) -> None:
+        pass
+
     async def answer(self, path: str, request: web.BaseRequest) -> web.StreamResponse:
         return web.Response(status=202, text=f"{request.method} {path}")
 
@@ -104,17 +106,14 @@ def test_paths_of_the_application_go_to_its_probes_as_they_came(target: str, ans
     asyncio.run(main())
 
 
-def test_the_page_is_for_loopback_and_never_stored(monkeypatch: pytest.MonkeyPatch) -> None:
-    page = types.ModuleType("pilot_agent.status.page")
-    page.page = lambda: b"<p>hello"  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "pilot_agent.status.page", page)
-
+def test_the_page_is_for_loopback_and_never_stored() -> None:
     async def main() -> None:
         async with served() as port:
             answer = await fetch(port.port, "/")
-            assert (answer.status, answer.body) == (200, b"<p>hello")
+            assert (answer.status, answer.body) == (200, page())
             assert answer.headers["content-type"] == "text/html; charset=utf-8"
             assert answer.headers["cache-control"] == "no-store"
+            assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
             if (address := own_address()) is not None:
                 answer = await fetch(port.port, "/", host=address)
                 assert (answer.status, answer.body) == LOCAL_ONLY
@@ -411,21 +410,22 @@ def test_quitting_twice_is_answered_twice() -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "headers", "is_other"),
+    ("path", "headers", "is_other"),
     [
-        ("GET", {"Host": "localhost:15020"}, False),
-        ("GET", {"Host": "127.0.0.1:15020"}, False),
-        ("GET", {"Host": "[::1]:15020"}, False),
-        ("GET", {}, False),
-        ("GET", {"Host": "evil.example:15020"}, True),
-        ("GET", {"Host": "localhost.evil.example"}, True),
-        ("GET", {"Host": "[::1"}, True),
-        ("GET", {"Host": "localhost", "Origin": "http://evil.example"}, True),
-        ("POST", {"Host": "localhost", "Origin": "http://evil.example"}, True),
-        ("POST", {"Host": "localhost", "Origin": "null"}, True),
-        ("POST", {"Host": "localhost", "Origin": "http://localhost:15020"}, False),
-        ("POST", {"Host": "whatever"}, False),
+        ("/", {"Host": "localhost:15020"}, False),
+        ("/debug/status", {"Host": "127.0.0.1:15020"}, False),
+        ("/debug/status", {"Host": "[::1]:15020"}, False),
+        ("/debug/status", {}, False),
+        ("/", {"Host": "evil.example:15020"}, True),
+        ("/debug/status", {"Host": "localhost.evil.example"}, True),
+        ("/debug/status", {"Host": "[::1"}, True),
+        ("/debug/status", {"Host": "localhost", "Origin": "http://evil.example"}, True),
+        ("/drain", {"Host": "localhost", "Origin": "http://evil.example"}, True),
+        ("/quitquitquit", {"Host": "localhost", "Origin": "null"}, True),
+        ("/quitquitquit", {"Host": "localhost", "Origin": "http://localhost:15020"}, False),
+        ("/quitquitquit", {"Host": "whatever"}, False),
+        ("/metrics", {"Host": "10.1.2.3:15092"}, False),
     ],
 )
-def test_a_page_of_another_site_is_told_by_its_headers(method: str, headers: dict[str, str], is_other: bool) -> None:
-    assert is_of_another_site(method, headers) is is_other
+def test_a_page_of_another_site_is_told_by_its_headers(path: str, headers: dict[str, str], is_other: bool) -> None:
+    assert is_of_another_site(path, headers) is is_other
