@@ -60,7 +60,7 @@ def test_over_ipv6_a_probe_comes_from_its_address_on_lo(instance_ip: str) -> Non
         async with answering(http(200), host=POD) as app:
             assert await probe(app, "httpGet", instance_ip) == (200, [])
             assert app.peers == ["::6"]
-            assert app.headers[0] == "Host: x"
+            assert app.headers[0] == "Host: localhost"
         async with listening(hang, host=POD) as app:
             assert await probe(app, "tcpSocket", instance_ip) == (200, [])
 

@@ -19,8 +19,15 @@ def until_ended(pid: int) -> int:
 
 
 def orphan(script: str = "exit 3") -> int:
-    """A process whose parent has ended: it comes to this process, which is a subreaper."""
-    made = subprocess.run(["sh", "-c", f"({script}) >/dev/null & echo $!"], stdout=subprocess.PIPE, check=True)
+    """A process whose parent has ended: it comes to this process, which is a subreaper.
+
+    It begins only when its parent is gone: a shell may reap a child that ends before the shell does.
+    """
+    behind, ahead = os.pipe()
+    command = f"(read _ <&{behind}; {script}) >/dev/null & echo $!"
+    made = subprocess.run(["sh", "-c", command], stdout=subprocess.PIPE, check=True, pass_fds=[behind])
+    os.close(ahead)
+    os.close(behind)
     return int(made.stdout)
 
 
