@@ -24,8 +24,8 @@ def orphan(script: str = "exit 3") -> int:
     It begins only when its parent is gone: a shell may reap a child that ends before the shell does.
     """
     behind, ahead = os.pipe()
-    command = f"(read _ <&{behind}; {script}) >/dev/null & echo $!"
-    made = subprocess.run(["sh", "-c", command], stdout=subprocess.PIPE, check=True, pass_fds=[behind])
+    command = f"exec 3<&0; (read _ <&3; {script}) >/dev/null & echo $!"
+    made = subprocess.run(["sh", "-c", command], stdin=behind, stdout=subprocess.PIPE, check=True)
     os.close(ahead)
     os.close(behind)
     return int(made.stdout)
