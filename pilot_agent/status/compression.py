@@ -1,4 +1,4 @@
-"""Which content encoding an answer gets, and the encoders: gzip always, zstd where a module for it is installed.
+"""Which content encoding an answer gets, and the encoders: zstd and gzip.
 
 Owns no response. `server` compresses the merged metrics with it (reference: status server, compression).
 """
