@@ -97,6 +97,11 @@ def is_openmetrics(content_type: str | None) -> bool:
     return content_type is not None and _bare(content_type) == "application/openmetrics-text"
 
 
+def is_protobuf(content_type: str | None) -> bool:
+    """Whether a source answered a stream of MetricFamily messages."""
+    return content_type is not None and _bare(content_type) == "application/vnd.google.protobuf"
+
+
 def _bare(content_type: str) -> str:
     return content_type.partition(";")[0].strip().lower()
 

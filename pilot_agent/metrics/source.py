@@ -16,10 +16,19 @@ from aiohttp.resolver import ThreadedResolver
 from yarl import URL
 
 from pilot_agent.log import Scope
+from pilot_agent.metrics import protobuf
 from pilot_agent.metrics.account import SourceAccount
-from pilot_agent.metrics.formats import OPENMETRICS_FAMILY_BYTES, Cutter, Format, is_openmetrics, is_text
+from pilot_agent.metrics.formats import (
+    OPENMETRICS_FAMILY_BYTES,
+    Cutter,
+    Format,
+    is_openmetrics,
+    is_protobuf,
+    is_text,
+)
 from pilot_agent.metrics.joining import Origin
 from pilot_agent.metrics.merge import Lane, Merge
+from pilot_agent.metrics.protobuf import FamilyDecoder
 
 CHUNK_BYTES = 64 * 1024
 _ERROR_CHARACTERS = 200
@@ -91,6 +100,7 @@ class _Reading:
         self._account, self._merge, self._request = account, merge, request
         self._lane: Lane[Origin] | None = None
         self._cutter = Cutter(OPENMETRICS_FAMILY_BYTES) if request.format.is_openmetrics else Cutter()
+        self._decoder: FamilyDecoder | None = None
         self._is_whole = False
         self.received = 0
 
@@ -100,18 +110,25 @@ class _Reading:
 
     async def run(self, session: aiohttp.ClientSession, url: str) -> None:
         # `encoded`: what a caller or an annotation wrote reaches the source as it was written.
-        async with session.get(URL(url, encoded=True), headers=self._request.headers) as response:
+        headers = dict(self._request.headers)
+        if self._account.kind != "envoy":
+            headers["Accept"] += f",{protobuf.ACCEPT}"  # Envoy would take it, whatever it weighs
+        async with session.get(URL(url, encoded=True), headers=headers) as response:
             if response.status != 200:
                 raise SourceFailed(f"status {response.status}")
             self._lane = self._merge.open(self._origin(response.headers.get("Content-Type")))
             while chunk := await response.content.read(CHUNK_BYTES):
                 await self._pass_on(self._lane, chunk)
+        if self._decoder is not None and not self._decoder.is_between_families:
+            raise SourceFailed("the protobuf ends within a family")
         self._is_whole = True
 
     def _origin(self, kind: str | None) -> Origin:
         is_open = is_openmetrics(kind)
-        if not is_open and not is_text(kind):
-            raise SourceFailed(f"content type {str(kind)[:100]!r}; only text and OpenMetrics can be merged")
+        if is_protobuf(kind):
+            self._decoder = FamilyDecoder()
+        elif not is_open and not is_text(kind):
+            raise SourceFailed(f"content type {str(kind)[:100]!r}; it is neither text, OpenMetrics nor protobuf")
         if self._request.format.is_openmetrics:
             self._account.is_text_only = not is_open
         # Envoy's lines are its own code's; an application may be anything that listens on its port.
@@ -126,7 +143,7 @@ class _Reading:
         if request.allowance.taken > request.allowance.whole:
             raise SourceFailed(f"more than {request.allowance.whole} bytes of all sources together")
         try:
-            block = self._cutter.feed(chunk)
+            block = self._cutter.feed(self._decoder.feed(chunk) if self._decoder is not None else chunk)
         except ValueError as error:
             raise SourceFailed(str(error)) from None
         if block:

@@ -132,7 +132,7 @@ class Backend:
     async def _dispatch(self, request: web.BaseRequest) -> web.StreamResponse:
         path, _, query = split_target(request.raw_path)
         try:
-            return await self._answer(request, path, query)
+            return self._packed(request, await self._answer(request, path, query))
         except (asyncio.CancelledError, ConnectionError):
             raise
         except Exception as error:  # one request's error is not the port's
@@ -140,6 +140,21 @@ class Backend:
             if _has_begun(request):
                 raise ConnectionResetError("the answer had begun") from error
             return _refuse(500, "Internal Server Error")
+
+    def _packed(self, request: web.BaseRequest, response: web.StreamResponse) -> web.StreamResponse:
+        """A whole answer compressed as the client takes it, where there is enough to gain; streams do it themselves."""
+        if not isinstance(response, web.Response) or response.prepared:
+            return response
+        response.headers.setdefault("Vary", "Accept-Encoding")
+        body = response.body
+        if request.method == "HEAD" or not isinstance(body, bytes) or len(body) < LEAST_BYTES:
+            return response
+        encoding = self._compression.choose(request.headers.getall("Accept-Encoding", []))
+        if encoding is not None and "Content-Encoding" not in response.headers:
+            encoder = self._compression.encoder(encoding)
+            response.body = encoder.compress(body) + encoder.flush()
+            response.headers["Content-Encoding"] = encoding
+        return response
 
     async def _answer(self, request: web.BaseRequest, path: str, query: str) -> web.StreamResponse:
         if (clean := clean_path(path)) != path:

@@ -1,5 +1,6 @@
 import asyncio
 import re
+import struct
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
@@ -74,8 +75,9 @@ def test_agent_envoy_and_application_in_one_answer() -> None:
             assert envoy.requests[0].startswith(b"GET /stats/prometheus?filter=a%20b&usedonly HTTP/1.1\r\n")
             assert app.requests[0].startswith(b"GET /metrics HTTP/1.1\r\n")
             assert f"Host: localhost:{app.port}\r\n".encode() in app.requests[0]
+            assert b"Accept: text/plain;version=0.0.4\r\n" in envoy.requests[0]
+            assert b"Accept: text/plain;version=0.0.4,application/vnd.google.protobuf" in app.requests[0]
             for request in (*envoy.requests, *app.requests):
-                assert b"Accept: text/plain;version=0.0.4\r\n" in request
                 assert b"User-Agent: Prometheus/3.5\r\n" in request
                 assert b"Authorization" not in request
             assert at.log.lines == []
@@ -128,6 +130,27 @@ async def answer_protobuf(exchange: Exchange) -> None:
     await exchange.send(b"HTTP/1.1 200 OK\r\nContent-Type: " + kind + b"\r\n\r\n\x02\x0a\x00")
 
 
+async def answer_html(exchange: Exchange) -> None:
+    await exchange.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<p>metrics")
+
+
+async def answer_one_counter_in_protobuf(exchange: Exchange) -> None:
+    kind = b"application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited"
+    message = b"\x0a\x0ahits_total\x18\x00\x22\x0b\x1a\x09\x09" + struct.pack("<d", 3.0)
+    await exchange.send(b"HTTP/1.1 200 OK\r\nContent-Type: " + kind + b"\r\n\r\n" + bytes([len(message)]) + message)
+
+
+def test_an_application_that_speaks_only_protobuf_is_merged() -> None:
+    async def main() -> None:
+        only_protobuf = application(answer_one_counter_in_protobuf)
+        async with application(ENVOY) as envoy, only_protobuf as app, scraped(envoy, app) as at:
+            body = await at.body()
+            assert "# TYPE hits_total counter\nhits_total 3.0\n" in body
+            assert at.log.lines == []
+
+    asyncio.run(main())
+
+
 async def answer_garbage(exchange: Exchange) -> None:
     await exchange.send(b"SSH-2.0-OpenSSH_9.2\r\n\r\n")
 
@@ -144,7 +167,8 @@ async def redirect_for_ever(exchange: Exchange) -> None:
     ("script", "problem"),
     [
         (answer_404, "status 404"),
-        (answer_protobuf, "content type 'application/vnd.google.protobuf; proto="),
+        (answer_protobuf, "a protobuf family without a name"),
+        (answer_html, "content type 'text/html'; it is neither text, OpenMetrics nor protobuf"),
         (answer_garbage, "Bad"),
         (hang_up, "the connection broke"),
         (redirect_for_ever, "too many redirects"),
@@ -443,7 +467,7 @@ def test_the_whole_answer_is_in_the_format_it_says(accept: str) -> None:
                 assert found["istio_agent_scrapes_in_flight"] == 1
                 assert body.count("# EOF") == is_open
             assert b"Accept: text/plain;version=0.0.4\r\n" in envoy.requests[0]
-            wanted = b"Accept: application/openmetrics-text" if is_open else b"Accept: text/plain;version=0.0.4\r\n"
+            wanted = b"Accept: application/openmetrics-text" if is_open else b"Accept: text/plain;version=0.0.4,"
             assert wanted in one.requests[0] and wanted in two.requests[0]
 
     asyncio.run(main())

@@ -6,6 +6,7 @@ import zlib
 import pytest
 
 from pilot_agent.status.compression import Compression, choose_encoding
+from pilot_agent.status.page import page
 from tests.support.http import connected
 from tests.unit.status.served import Blocks, served
 
@@ -89,3 +90,18 @@ def test_an_answer_in_zstd_is_the_same_answer() -> None:
     assert b"vary: accept-encoding" in head
     assert len(body) < 1000
     assert zstd.decompress(body) == b"".join(blocks)
+
+
+@pytest.mark.parametrize(("accepted", "is_packed"), [("gzip", True), ("", False)])
+def test_every_large_answer_is_compressed(accepted: str, is_packed: bool) -> None:
+    async def main() -> tuple[bytes, bytes]:
+        async with served() as port, connected(port.port) as client:
+            lines = f"GET / HTTP/1.1\r\nHost: localhost\r\nAccept-Encoding: {accepted}\r\nConnection: close\r\n\r\n"
+            client.send(lines.encode())
+            head, _, body = (await client.reader.read(-1)).partition(b"\r\n\r\n")
+            return head.lower(), body
+
+    head, body = asyncio.run(main())
+    assert (b"content-encoding: gzip" in head) is is_packed
+    assert b"vary: accept-encoding" in head
+    assert (zlib.decompress(body, wbits=31) if is_packed else body) == page()
