@@ -52,7 +52,7 @@ def look_around(inputs: Inputs) -> tuple[Surroundings, tuple[str, ...]]:
     directory, credential = Path(WORKLOAD_SDS_DIRECTORY), Path(CREDENTIAL_SDS_SOCKET)
     if name == "socket" and not (directory / name).exists() and not credential.exists():
         return surroundings, cloud.warnings
-    from pilot_agent.identity.socket_probe import find_workload_socket, is_serving_http2
+    from pilot_agent.uds.probe import find_workload_socket, is_serving_http2
 
     workload = find_workload_socket(directory, name)
     stale = () if workload.state != "stale" else (f"nobody answers on {workload.path}: taken for a leftover",)

@@ -7,32 +7,35 @@ Asks and judges only. Removing a stale socket is for who wants to listen there; 
 import os
 import socket
 import stat
+import struct
 import time
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from pilot_agent.clock import Deadline, SystemClock
 from pilot_agent.errors import SettingsError
+from pilot_agent.uds.listener import LONGEST_PATH, behind, check_length
 
 DEFAULT_NAME = "socket"
 TIMEOUT_S = 1.0
 RETRY_S = 0.01
 
-LONGEST_PATH = 107
-"""Bytes of a Unix socket's path: sockaddr_un has 108, one of them for the end."""
 
 # RFC 9113, 3.4: a client opens with this and a SETTINGS frame, a server with a SETTINGS frame of its own.
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 EMPTY_SETTINGS = bytes(3) + b"\x04" + bytes(5)
 FRAME_HEADER_SIZE = 9
+_CREDENTIALS = struct.Struct("3i")
+"""pid, uid and gid of who listens."""
 LARGEST_FRAME = 1 << 14
 
 
 class WorkloadSocket(NamedTuple):
-    """`external`: somebody serves the workload's identity there; `none`: nothing is there; `stale`: nobody answers."""
+    """`external`: somebody serves the workload's identity there; `agent`: another pilot-agent does; `none`: nothing is
+    there; `stale`: nobody answers."""
 
     path: Path
-    state: Literal["external", "none", "stale"]
+    state: Literal["external", "agent", "none", "stale"]
 
     @property
     def is_external(self) -> bool:
@@ -49,9 +52,10 @@ def find_workload_socket(directory: Path, name: str = DEFAULT_NAME, timeout: flo
     if "/" in name or name in ("", ".", ".."):
         raise SettingsError(f"{variable}: {name!r} is not a file name: give the name alone; it is in {directory}")
     path = directory / name
+    check_length(path, variable)
     if _is_candidate(path):
         if is_serving_http2(path, timeout):
-            return WorkloadSocket(path, "external")
+            return WorkloadSocket(path, "agent" if agent_behind(path) is not None else "external")
         if name == DEFAULT_NAME:
             return WorkloadSocket(path, "stale")
         problem = f"nothing answers gRPC on {path}"
@@ -86,6 +90,19 @@ def is_serving_http2(path: Path | str, timeout: float = TIMEOUT_S) -> bool:
             return _is_settings(_read(connection, FRAME_HEADER_SIZE, deadline))
         except (OSError, ValueError):
             return False
+
+
+def agent_behind(path: Path) -> int | None:
+    """The pid of the pilot-agent that listens on `path`; None when it is somebody else, or nobody."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(TIMEOUT_S)
+        try:
+            connection.connect(os.fspath(path))
+            credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        except OSError:
+            return None
+    pid: int = _CREDENTIALS.unpack(credentials)[0]
+    return pid if behind(path, pid).exists() else None
 
 
 def _connect(connection: socket.socket, address: str, deadline: Deadline) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from pilot_agent.errors import SettingsError
-from pilot_agent.identity.socket_probe import EMPTY_SETTINGS, PREFACE, find_workload_socket, is_serving_http2
+from pilot_agent.uds.listener import behind
+from pilot_agent.uds.probe import EMPTY_SETTINGS, PREFACE, agent_behind, find_workload_socket, is_serving_http2
 
 SHORT_S = 0.1
 LONG_S = 20.0
@@ -273,3 +274,15 @@ def test_a_name_is_not_a_path(name: str) -> None:
     assert refusal(Path("run"), name) == (
         f"WORKLOAD_IDENTITY_SOCKET_FILE: {name!r} is not a file name: give the name alone; it is in run"
     )
+
+
+def test_an_agents_own_socket_is_no_identity_of_somebody_else(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    server = Server(path, say(EMPTY_SETTINGS))
+    try:
+        behind(path, os.getpid()).touch()
+        found = find_workload_socket(tmp_path, "socket", LONG_S)
+    finally:
+        server.close()
+    assert found.state == "agent" and not found.is_external
+    assert agent_behind(path) is None, "nobody listens any more"
