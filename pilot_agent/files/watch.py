@@ -82,6 +82,12 @@ class Watcher:
 
     def __init__(self, subscriptions: Iterable[Subscription]) -> None:
         self._subscriptions = tuple(subscriptions)
+        self._stop: asyncio.Event | None = None
+
+    def look_again(self) -> None:
+        """The paths of a subscription changed without an event on any of them."""
+        if self._stop is not None:
+            self._stop.set()
 
     async def run(self) -> None:
         """Watch until cancelled. Raises OSError or RuntimeError when the kernel refuses a watch: run it again."""
@@ -89,7 +95,7 @@ class Watcher:
 
         while True:
             chains = self._chains()
-            stop = asyncio.Event()
+            stop = self._stop = asyncio.Event()
             changes = watchfiles.awatch(
                 *sorted({str(directory) for chain in chains.values() for directory in chain.directories}),
                 watch_filter=None,
@@ -101,14 +107,18 @@ class Watcher:
                 recursive=False,
             )
             # What changed between the last look and this watch being in place would otherwise wait for the poll.
-            asyncio.get_running_loop().call_later(0.05, self._tell, self._subscriptions)
+            second_look = asyncio.get_running_loop().call_later(0.05, self._tell, self._subscriptions)
             try:
                 async for batch in changes:
                     paths = [Path(path) for _, path in batch]
                     self._tell(self._touched(chains, paths) if paths else self._subscriptions)
                     if self._chains() != chains:
                         break
+            except FileNotFoundError:
+                # Swapped away between the look and the watch; what is there now is looked at anew.
+                await asyncio.sleep(STEP_MS / 1000)
             finally:
+                second_look.cancel()  # the agent may be ending, and its subscribers with it
                 stop.set()  # the thread behind the watch ends at its next step
 
     def _touched(self, chains: dict[str, Chain], paths: Sequence[Path]) -> list[Subscription]:

@@ -32,11 +32,11 @@ class Workspace:
             self._files.append(path)
         return path
 
-    def write(self, name: str, content: bytes, *, mode: int = 0o644) -> Path:
-        """Publish a file. Raises SettingsError naming the path."""
+    def write(self, name: str, content: bytes, *, mode: int = 0o644, owner: int | None = None) -> Path:
+        """Publish a file, which belongs to `owner`. Raises SettingsError naming the path."""
         path = self.claim(name)
         try:
-            publish(path, content, mode)
+            publish(path, content, mode, owner)
         except OSError as error:
             raise SettingsError(f"configPath {self.root}: {path} can't be written: {error.strerror}") from None
         return path

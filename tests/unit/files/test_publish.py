@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pilot_agent.files.publish import publish
+from pilot_agent.files.publish import publish, publish_all
 
 
 def names(directory: Path) -> list[str]:
@@ -97,3 +97,50 @@ def test_a_full_disk_keeps_the_old_content_and_leaves_no_draft(tmp_path: Path, m
         publish(path, b"new")
     assert path.read_bytes() == b"old"
     assert names(tmp_path) == ["file"]
+
+
+def test_several_files_have_each_its_own_mode_whatever_the_umask(tmp_path: Path) -> None:
+    key, chain = tmp_path / "key.pem", tmp_path / "chain.pem"
+    before = os.umask(0)
+    try:
+        publish_all({key: b"key", chain: b"chain"}, {chain: 0o644, key: 0o600})
+    finally:
+        os.umask(before)
+    assert [(path.read_bytes(), path.stat().st_mode & 0o7777) for path in (key, chain)] == [
+        (b"key", 0o600),
+        (b"chain", 0o644),
+    ]
+    assert names(tmp_path) == ["chain.pem", "key.pem"]
+
+
+def test_one_mode_is_for_all_of_several_files(tmp_path: Path) -> None:
+    publish_all({tmp_path / "a": b"", tmp_path / "b": b""}, 0o640)
+    assert [path.stat().st_mode & 0o7777 for path in tmp_path.iterdir()] == [0o640, 0o640]
+    publish_all({tmp_path / "a": b""})
+    assert (tmp_path / "a").stat().st_mode & 0o7777 == 0o644
+
+
+def test_a_file_without_a_mode_is_a_mistake_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(KeyError):
+        publish_all({tmp_path / "a": b"x", tmp_path / "b": b"x"}, {tmp_path / "a": 0o600})
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("place", ["a", "b", "c"])
+def test_a_directory_in_the_place_of_one_leaves_all_files_as_they_were(tmp_path: Path, place: str) -> None:
+    paths = {name: tmp_path / name for name in "abc"}
+    for name, path in paths.items():
+        path.mkdir() if name == place else path.write_bytes(b"old")
+    with pytest.raises(IsADirectoryError) as caught:
+        publish_all(dict.fromkeys(paths.values(), b"new"))
+    assert caught.value.filename == str(paths[place])
+    assert [path.read_bytes() for name, path in paths.items() if name != place] == [b"old", b"old"]
+    assert names(tmp_path) == ["a", "b", "c"]
+
+
+def test_a_link_to_a_directory_is_replaced_as_any_link(tmp_path: Path) -> None:
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "a").symlink_to("directory")
+    publish_all({tmp_path / "a": b"new", tmp_path / "b": b"new"})
+    assert ((tmp_path / "a").is_symlink(), (tmp_path / "a").read_bytes()) == (False, b"new")
+    assert names(tmp_path / "directory") == []
