@@ -50,3 +50,34 @@ class MeshError(AgentError):
 
 class AdminError(AgentError):
     """Envoy's admin interface did not answer, or not with what was asked."""
+
+
+class IdentityError(AgentError):
+    """Something about keys, certificates, tokens or the CA; `kind`, one of IDENTITY_ERRORS, is its label in metrics."""
+
+    def __init__(self, kind: str, text: str) -> None:
+        assert kind in IDENTITY_ERRORS, kind
+        super().__init__(text)
+        self.kind = kind
+
+
+IDENTITY_ERRORS = (
+    "ca_unavailable",
+    "ca_timeout",
+    "ca_denied",
+    "ca_error",
+    "ca_answer",
+    "ca_root",
+    "client_certificate",
+    "token",
+    "file_missing",
+    "file_unreadable",
+    "pem",
+    "key_mismatch",
+    "expired",
+    "not_yet_valid",
+    "output",
+    "unknown_name",
+    "internal",
+)
+"""Why a certificate could not be had or used; the label of the failure counters."""

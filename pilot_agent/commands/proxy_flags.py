@@ -27,6 +27,12 @@ PROXY_FLAGS = (
         "Local mode: take the configuration from the Istio YAML files in this directory instead of istiod",
         metavar="DIR",
     ),
+    _flag(
+        "caDir",
+        "ca_dir",
+        "Local mode: have the workload's certificate signed by the development CA in this directory (pilot-agent ca)",
+        metavar="DIR",
+    ),
     _flag("stsPort", "sts_port", "Node metadata STS_PORT; there is no STS server any more"),
     _flag("tokenManagerPlugin", "token_manager_plugin", "Accepted for compatibility, without effect"),
     _flag("serviceCluster", "service_cluster", "Service name, when the proxy configuration explicitly has none"),

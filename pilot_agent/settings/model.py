@@ -157,6 +157,7 @@ class ProxyFlags(NamedTuple):
     stock_envoy: str = "auto"
     deep_merge: bool = False
     scrapes_in_flight: int = 64
+    ca_dir: str = ""
 
 
 class MeshSettings(NamedTuple):

@@ -10,11 +10,17 @@ LABELS_FILE = "./etc/istio/pod/labels"
 ANNOTATIONS_FILE = "./etc/istio/pod/annotations"
 WORKLOAD_SDS_DIRECTORY = "./var/run/secrets/workload-spiffe-uds"
 FILES_SDS_SOCKET = "./var/run/secrets/credential-uds/files-socket"
+WORKLOAD_CERTS_DIRECTORY = "./var/run/secrets/workload-spiffe-credentials"
+LEGACY_CERTS_DIRECTORY = "./etc/certs"
+CA_ROOT_FILE = "./var/run/secrets/istio/root-cert.pem"
+CRL_FILE = "/var/run/secrets/istio/crl/ca-crl.pem"
+TOKEN_FILE = "./var/run/secrets/tokens/istio-token"  # noqa: S105 - a file's name
 CREDENTIAL_SDS_SOCKET = "./var/run/secrets/credential-uds/socket"
 BOOTSTRAP_NAME = "envoy-rev"
 BASE_ID_NAME = "envoy-base-id"
 LIGHTSTEP_TOKEN_NAME = "lightstep_access_token.txt"  # noqa: S105 - a file's name
 XDS_DIRECTORY = "xds"
+SDS_DIRECTORY = "sds"
 
 
 class File(NamedTuple):
@@ -49,12 +55,41 @@ FILES = (
     File("<configPath>/XDS", "socket", "", "where Envoy asks for its configuration; not served in this version"),
     File(
         f"{WORKLOAD_SDS_DIRECTORY}/<WORKLOAD_IDENTITY_SOCKET_FILE>",
-        "looked for",
-        "",
-        "a workload SDS of somebody else (SPIRE); the bootstrap names it either way",
+        "socket, looked for",
+        "0666",
+        "the agent's SDS server; where another (SPIRE) answers, that one is left in place",
     ),
     File(CREDENTIAL_SDS_SOCKET, "looked for", "", "an SDS of gateway credentials; node metadata `credential`"),
-    File(FILES_SDS_SOCKET, "socket", "", "certificates from files, beside such a workload SDS; not served yet"),
+    File(
+        FILES_SDS_SOCKET, "socket", "0666", "the agent's SDS server beside such a workload SDS: certificates from files"
+    ),
+    File(
+        f"{WORKLOAD_CERTS_DIRECTORY}/{{cert-chain,key,root-cert}}.pem",
+        "read, watched",
+        "",
+        "the workload's identity where all three are there at the start; no CA is asked then",
+    ),
+    File(
+        f"{LEGACY_CERTS_DIRECTORY}/{{cert-chain,key,root-cert}}.pem",
+        "read, watched",
+        "",
+        "`default` and `ROOTCA` while they are there and not empty, before the CA's",
+    ),
+    File(CA_ROOT_FILE, "read", "", "root certificate of istiod (CA_ROOT_CA and PILOT_CERT_PROVIDER name others)"),
+    File(TOKEN_FILE, "read", "", "the service account's token; read anew for every call, and looked at each minute"),
+    File(CRL_FILE, "read, watched", "", "the CA's revocation list, goes with ROOTCA"),
+    File(
+        "OUTPUT_CERTS/{key,cert-chain,root-cert}.pem",
+        "written",
+        "0600",
+        "the certificate as files; 0644 where KUBERNETES_SERVICE_HOST is set",
+    ),
+    File(
+        f"<configPath>/{SDS_DIRECTORY}/{{default,ROOTCA}}.json",
+        "written",
+        "0600",
+        "local mode: the certificate as Envoy's file-based SDS; owned by Envoy's user",
+    ),
     File("/dev/shm/envoy_shared_memory_<base-id>0", "removed", "", "Envoy's memory for hot restarts, which it leaves"),
     File("/proc/self/cgroup, /sys/fs/cgroup", "read", "", "memory limit, OOM kills, CPU quota and cpuset"),
     File("/sys/class/dmi/id", "read", "", "which cloud this is, when CLOUD_PLATFORM does not say"),

@@ -213,7 +213,11 @@ PROXY_CONFIG_FIELDS = {
         Field("holdApplicationUntilProxyStarts", "boolean", None, "for the injector", is_wrapper=True),
         Field("caCertificatesPem", "list", None, "for istiod"),
         _message("image", "ProxyImage", "for the injector"),
-        _message("privateKeyProvider", "PrivateKeyProvider", "checked; not used in this version"),
+        _message(
+            "privateKeyProvider",
+            "PrivateKeyProvider",
+            "how Envoy uses the workload's key: cryptomb or qat (contrib builds of Envoy)",
+        ),
         _message("proxyHeaders", "ProxyHeaders", "for istiod"),
         _message(
             "connectionSettings", "ConnectionSettings", "globalDownstreamConnectionLimit here; the rest for istiod"
