@@ -1,0 +1,1 @@
+"""Secrets for Envoy: an SDS server on a Unix socket in a mesh, files in local mode."""
