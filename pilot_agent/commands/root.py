@@ -28,6 +28,20 @@ class _Text(click.ParamType[Any]):
         return [CompletionItem(choice) for choice in self._choices if choice.startswith(incomplete)]
 
 
+class _Word(click.ParamType[Any]):
+    """Words: what the first one may be is completed, where the table says."""
+
+    name = "text"
+
+    def __init__(self, choices: tuple[str, ...]) -> None:
+        self._choices = choices
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        if ctx.params.get(str(param.name)):
+            return []
+        return [CompletionItem(choice) for choice in self._choices if choice.startswith(incomplete)]
+
+
 def option(flag: Flag) -> click.Option:
     """A flag of the table as click's option."""
     short = [f"-{flag.short}"] if flag.short else []
@@ -47,7 +61,8 @@ def translated(command: Command) -> click.Command:
     """A command of the table as click's."""
     parameters: list[click.Parameter] = [option(flag) for flag in command.all_flags()]
     if command.words.usage:
-        parameters.append(click.Argument(["words"], nargs=-1, metavar=command.words.usage))
+        words = command.words
+        parameters.append(click.Argument(["words"], type=_Word(words.choices), nargs=-1, metavar=words.usage))
     return click.Command(
         command.name,
         params=parameters,

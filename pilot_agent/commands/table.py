@@ -7,6 +7,7 @@ completes it, `collateral` documents it.
 from typing import NamedTuple
 
 from pilot_agent.commands.flags import LOGGING_FLAGS, Flag
+from pilot_agent.values import Duration
 
 
 class Words(NamedTuple):
@@ -15,6 +16,12 @@ class Words(NamedTuple):
     usage: str = ""
     least: int = 0
     most: int | None = 0
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """What the first word may be, where `usage` lists it: `a|b`, or `[a|b]` where it may be missing."""
+        first = self.usage.partition(" ")[0].strip("[]")
+        return tuple(first.split("|")) if "|" in first else ()
 
 
 class Command(NamedTuple):
@@ -189,6 +196,67 @@ Settings that can't be used are the same error as there. Secrets are hidden.
         ),
         ROLE,
         takes_proxy_flags=True,
+    ),
+    Command(
+        "ca",
+        "Make a CA for development, and certificates of it.",
+        """
+Make a small CA in a directory, so that proxies on this machine can speak mTLS. It is for development: its key lies
+there as a file, and whoever can read it can be any workload.
+
+init makes the CA: ca-key.pem and ca-cert.pem. One that is there is not overwritten.
+
+issue makes a key and a certificate for spiffe://<trust domain>/ns/<namespace>/sa/<service account>, and writes
+key.pem, cert-chain.pem and root-cert.pem, all or none, over those that are there. A proxy with --caDir needs no
+issue: the agent asks the CA itself, and again before a certificate ends.
+
+show tells what the certificates of the CA say; with a PATH those of that directory or PEM file, whether the key
+beside them fits, and whether the root beside them verifies them.
+
+\b
+A CA, and the certificate of a workload where the agent looks for it:
+  pilot-agent ca init
+  pilot-agent ca issue --namespace demo --serviceAccount hello
+  pilot-agent ca show ./etc/certs
+
+\b
+A proxy that asks the CA itself:
+  pilot-agent proxy --configDir mesh --caDir ./etc/istio/ca
+""",
+        (
+            Flag("directory", "directory", "./etc/istio/ca", "The CA's directory", metavar="DIR"),
+            Flag(
+                "trustDomain",
+                "trust_domain",
+                "",
+                "init: the CA's trust domain (default cluster.local); issue: the certificate's (default the CA's)",
+                metavar="NAME",
+            ),
+            Flag("namespace", "namespace", "default", "issue: the workload's namespace", metavar="NAME"),
+            Flag("serviceAccount", "service_account", "default", "issue: its service account", metavar="NAME"),
+            Flag(
+                "output",
+                "output",
+                "./etc/certs",
+                "issue: write key and certificates into this directory (default ./etc/certs, where the agent looks)",
+                metavar="DIR",
+            ),
+            Flag(
+                "ttl",
+                "ttl",
+                Duration.of(24 * 3600),
+                "issue: how long the certificate is valid, if the CA is (default 24h); init: the CA (default 87600h)",
+            ),
+            Flag(
+                "keyType",
+                "key_type",
+                "p256",
+                "issue: the kind of key, ECDSA on that curve or RSA of so many bits",
+                choices=("p256", "p384", "rsa2048", "rsa4096"),
+            ),
+            Flag("json", "wants_json", False, "show: print the facts as JSON, for programs"),
+        ),
+        Words("init|issue|show [PATH]", least=1, most=2),
     ),
     Command(
         "version",
