@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import commands, local, probes, scrape
+from bench import commands, identity, local, probes, scrape
 from tests.support.envoy_binary import find_envoy_binary
 
 RESULTS = Path(__file__).parent / "results"
@@ -28,6 +28,7 @@ def main() -> int:
         ("starts and restarts, with Envoy alone in turn", lambda: local.starts(binary, arguments.rounds)),
         ("memory, and a changed file", lambda: local.memory_and_change(binary)),
         ("orphans as PID 1", lambda: local.orphans(binary) if os.geteuid() == 0 else {}),
+        ("certificates: the first, rotated ones, many streams", lambda: identity.run(binary, arguments.rounds)),
         ("merged scrapes and readiness", scrape.run),
         ("the application's probes", probes.run),
     )

@@ -105,3 +105,5 @@ def agent(tmp_path: Path, fake_envoy: FakeEnvoy) -> Iterator[Callable[..., Agent
     yield make
     for each in made:
         each.kill()
+    told = [name for each in made for name in each.told_secrets()]
+    assert not told, f"what nobody may see stands in a log or an answer: {told}"

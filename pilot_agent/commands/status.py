@@ -114,7 +114,22 @@ def _listeners(listeners: list[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
 
 def _certificates(certificates: list[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
     for each in certificates:
-        yield str(each.get("name")), f"expires {each.get('not_after', NOTHING)}"
+        name, problem = str(each.get("name")), each.get("last_error")
+        if each.get("not_after"):
+            yield (
+                name,
+                f"{each.get('spiffe_id') or each.get('subject') or NOTHING}, from {each.get('source') or NOTHING}",
+            )
+            yield "", f"serial {each.get('serial', NOTHING)}, {each.get('key', NOTHING)}"
+            renewal = f", renewed at {each['next_renewal']}" if each.get("next_renewal") else ""
+            yield "", f"expires {each['not_after']}{renewal}"
+        elif each.get("roots") is not None:
+            crl = " and a revocation list" if each.get("has_crl") else ""
+            yield name, f"{each['roots']} root certificate{'s' if each['roots'] != 1 else ''}{crl}"
+        else:
+            yield name, "none"
+        if problem:
+            yield "", f"last error: {problem}"
 
 
 def _configuration(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

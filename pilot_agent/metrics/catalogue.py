@@ -109,25 +109,54 @@ _PROCESS = (
     ),
 )
 
+_IDENTITY = (
+    _entry("num_outgoing_requests", "counter", "Requests for certificates.", "Certificates", "request_type"),
+    _entry("num_failed_outgoing_requests", "counter", "Those that failed.", "Certificates", "request_type"),
+    _entry("num_outgoing_retries", "counter", "Attempts of those after the first.", "Certificates", "request_type"),
+    _entry("outgoing_latency", "counter", "Milliseconds they took, summed up.", "Certificates", "request_type"),
+    _entry(
+        "cert_expiry_seconds",
+        "gauge",
+        "Seconds until a certificate of the CA expires, negative when it has.",
+        "Certificates",
+        "resource_name",
+    ),
+    _entry(
+        "cert_not_after_timestamp_seconds",
+        "gauge",
+        "When a certificate expires, whoever gave it.",
+        "Certificates",
+        "resource_name",
+    ),
+    _entry("cert_renewals_total", "counter", "Certificates that the CA issued and that were taken.", "Certificates"),
+    _entry(
+        "cert_failures_total",
+        "counter",
+        "What went wrong with certificates, by reason: the CA, files, the token, OUTPUT_CERTS.",
+        "Certificates",
+        "reason",
+    ),
+    _entry("cert_file_changes_total", "counter", "Changed certificate files that were taken.", "Certificates"),
+    _entry("cert_files_checked_seconds", "gauge", "Seconds since certificate files were looked at.", "Certificates"),
+    _entry("token_expiry_seconds", "gauge", "Seconds until the token for the CA expires.", "Certificates"),
+    _entry("num_file_watcher_failures_total", "counter", "Certificate files that can't be watched.", "Certificates"),
+    _entry("num_file_secret_failures_total", "counter", "Certificate files that can't be used.", "Certificates"),
+    _entry("sds_streams", "gauge", "SDS streams that are open.", "SDS"),
+    _entry("sds_pushes_total", "counter", "Responses with secrets that were sent.", "SDS"),
+    _entry("pilot_xds_recv_max", "gauge", "The largest request received from Envoy, in bytes.", "SDS"),
+    _entry("pilot_total_xds_rejects", "counter", "Secrets that Envoy refused.", "SDS"),
+    _entry("pilot_xds_expired_nonce", "counter", "Requests with an old nonce.", "SDS", "type"),
+    _entry("pilot_xds_write_timeout", "counter", "Secrets that could not be sent in time.", "SDS"),
+    _entry("pilot_total_xds_internal_errors", "counter", "Errors of the SDS server itself.", "SDS"),
+    _entry("pilot_xds_send_time", "histogram", "Seconds to send a secret.", "SDS"),
+)
+
 _LATER = (
     _later("xds_proxy_requests", "counter", "Messages forwarded to the control plane.", "xDS"),
     _later("xds_proxy_responses", "counter", "Messages received from the control plane.", "xDS"),
     _later("istiod_connection_failures", "counter", "Connections to istiod that could not be set up.", "xDS"),
     _later("istiod_connection_terminations", "counter", "Streams to istiod that ended.", "xDS", "type"),
     _later("envoy_connection_terminations", "counter", "Envoy's xDS streams that ended.", "xDS", "type"),
-    _later("num_outgoing_requests", "counter", "Requests for certificates.", "Certificates", "request_type"),
-    _later("num_failed_outgoing_requests", "counter", "Those that failed.", "Certificates", "request_type"),
-    _later("num_outgoing_retries", "counter", "Those that were tried again.", "Certificates", "request_type"),
-    _later("outgoing_latency", "counter", "Milliseconds they took, summed up.", "Certificates", "request_type"),
-    _later("cert_expiry_seconds", "gauge", "Seconds until a certificate expires.", "Certificates", "resource_name"),
-    _later("num_file_watcher_failures_total", "counter", "Certificate files that can't be watched.", "Certificates"),
-    _later("num_file_secret_failures_total", "counter", "Certificate files that can't be used.", "Certificates"),
-    _later("pilot_xds_recv_max", "gauge", "The largest request received from Envoy.", "SDS"),
-    _later("pilot_total_xds_rejects", "counter", "Secrets that Envoy refused.", "SDS"),
-    _later("pilot_xds_expired_nonce", "counter", "Requests with an old nonce.", "SDS", "type"),
-    _later("pilot_xds_write_timeout", "counter", "Secrets that could not be sent in time.", "SDS"),
-    _later("pilot_total_xds_internal_errors", "counter", "Errors of the SDS server itself.", "SDS"),
-    _later("pilot_xds_send_time", "histogram", "Seconds to send a secret.", "SDS"),
     _later("dns_requests_total", "counter", "DNS requests.", "DNS"),
     _later("dns_upstream_requests_total", "counter", "DNS requests sent on.", "DNS"),
     _later("dns_upstream_failures_total", "counter", "DNS requests that every upstream failed.", "DNS"),
@@ -139,6 +168,6 @@ _LATER = (
     _later("wasm_config_conversion_duration", "histogram", "Milliseconds such a conversion took.", "Wasm"),
 )
 
-METRICS = (*_SCRAPES, *_LIFE, *_PROCESS, *_LATER)
+METRICS = (*_SCRAPES, *_LIFE, *_IDENTITY, *_PROCESS, *_LATER)
 
 BY_NAME = {entry.name: entry for entry in METRICS}

@@ -5,19 +5,29 @@ Components keep plain numbers; `AgentFacts` carries them here at each scrape. pr
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pilot_agent.metrics.account import ScrapeAccount, SourceAccount
-from pilot_agent.metrics.catalogue import BY_NAME
+from pilot_agent.metrics.catalogue import BY_NAME, METRICS, MetricEntry
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
-    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+    from prometheus_client.core import Metric
 
 _PREFIX = "istio_agent_"
+_BARE_COUNTERS = tuple(entry for entry in METRICS if entry.kind == "counter" and not entry.name.endswith("_total"))
 _ERROR_CHARACTERS = 200
 
-_Values = float | Mapping[str, float] | Mapping[tuple[str, ...], float] | None
+
+class Histogram(NamedTuple):
+    """`counts` of the values up to each of `bounds`, not added up, and of those above; the `total` of all values."""
+
+    bounds: tuple[float, ...]
+    counts: tuple[int, ...]
+    total: float
+
+
+Values = float | Mapping[str, float] | Mapping[tuple[str, ...], float] | Histogram | None
 """Of a family without labels, with one label, with several; None and what is missing have no sample."""
 
 
@@ -52,6 +62,8 @@ class AgentFacts:
     """Local configuration files that are refused now."""
     config_reloads_accepted: int = 0
     config_reloads_refused: int = 0
+    identity: Mapping[str, Values] = field(default_factory=dict)
+    """Of certificates and SDS, by name without prefix; empty where this proxy has no identity."""
 
 
 class OwnMetrics:
@@ -111,7 +123,11 @@ class OwnMetrics:
         if is_openmetrics:
             text: bytes = exposition.generate_latest(self._registries[part])  # type: ignore[no-untyped-call]
             return text.removesuffix(b"# EOF\n")
-        return generate_latest(self._registries[part])
+        text = generate_latest(self._registries[part])
+        for entry in _BARE_COUNTERS if part == 0 else ():
+            name = entry.name.encode()
+            text = text.replace(b"# TYPE %b untyped\n" % name, b"# TYPE %b counter\n" % name)
+        return text
 
     def _of_facts(self) -> Iterator["Metric"]:
         facts = self._facts()
@@ -119,6 +135,8 @@ class OwnMetrics:
         yield from _of_envoy(facts)
         yield from _of_the_configuration(facts)
         yield _family("reaped_orphans_total", facts.reaped_orphans)
+        for name, values in facts.identity.items():
+            yield _family(name, values)
 
 
 def _of_scrapes(scrapes: ScrapeAccount, agent: SourceAccount | None) -> Iterator["Metric"]:
@@ -165,11 +183,15 @@ def _of_the_configuration(facts: AgentFacts) -> Iterator["Metric"]:
     yield _family("config_reloads_total", reloads)
 
 
-def _family(name: str, values: _Values) -> "CounterMetricFamily | GaugeMetricFamily":
+def _family(name: str, values: Values) -> "Metric":
     """The family that the table has under `name`, which stands without its prefix here."""
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
     entry = BY_NAME[_PREFIX + name]
+    if isinstance(values, Histogram):
+        return _histogram(entry, values)
+    if entry in _BARE_COUNTERS:
+        return _bare_counter(entry, values)
     make = CounterMetricFamily if entry.kind == "counter" else GaugeMetricFamily
     family = make(entry.name, entry.meaning, labels=entry.labels)
     if isinstance(values, Mapping):
@@ -178,3 +200,27 @@ def _family(name: str, values: _Values) -> "CounterMetricFamily | GaugeMetricFam
     elif values is not None:
         family.add_metric([], values)
     return family
+
+
+def _bare_counter(
+    entry: MetricEntry, values: float | Mapping[str, float] | Mapping[tuple[str, ...], float] | None
+) -> "Metric":
+    """Istio's name for it, which does not end in _total: prometheus_client would put that behind it."""
+    from prometheus_client.core import Metric
+
+    family = Metric(entry.name, entry.meaning, "unknown")
+    by_labels = values if isinstance(values, Mapping) else {} if values is None else {(): values}
+    for labels, number in by_labels.items():
+        texts = (labels,) if isinstance(labels, str) else labels
+        family.add_sample(entry.name, dict(zip(entry.labels, texts, strict=True)), number)
+    return family
+
+
+def _histogram(entry: MetricEntry, values: Histogram) -> "Metric":
+    from prometheus_client.core import HistogramMetricFamily
+
+    reached, buckets = 0, []
+    for bound, count in zip([*map(str, values.bounds), "+Inf"], values.counts, strict=True):
+        reached += count
+        buckets.append((bound, reached))
+    return HistogramMetricFamily(entry.name, entry.meaning, buckets=buckets, sum_value=values.total)

@@ -18,6 +18,9 @@ class Facts(Protocol):
     async def status(self) -> Mapping[str, Any]:
         """Everything on one screen; asks Envoy, with a deadline of its own."""
 
+    def certs(self) -> Mapping[str, Any] | None:
+        """The certificates, their renewal and what went wrong; None where this proxy has no identity."""
+
     def shutdown(self) -> Mapping[str, Any]:
         """The plan of the shutdown and its steps so far."""
 
@@ -28,6 +31,10 @@ class DebugHandlers:
 
     async def status(self, _request: web.BaseRequest) -> web.StreamResponse:
         return _json(await self._facts.status())
+
+    async def certs(self, _request: web.BaseRequest) -> web.StreamResponse:
+        found = self._facts.certs()
+        return _json(found) if found is not None else _json({"certificates": []}, status=404)
 
     async def shutdown(self, _request: web.BaseRequest) -> web.StreamResponse:
         return _json(self._facts.shutdown())

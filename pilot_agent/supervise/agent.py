@@ -22,7 +22,16 @@ from pilot_agent.supervise.desired import watched_files
 from pilot_agent.supervise.envoys import Envoys, Running
 from pilot_agent.supervise.events import EnvoyEnded, Events, Failed, Happened, RestartDue, StopAsked
 from pilot_agent.supervise.facts import StatusFacts
-from pilot_agent.supervise.gates import BootstrapGate, ConfigGate, EnvoyGate, TerminatingGate, UnneededGate, WorkersGate
+from pilot_agent.supervise.gates import (
+    BootstrapGate,
+    CertificatesGate,
+    ConfigGate,
+    EnvoyGate,
+    TerminatingGate,
+    UnneededGate,
+    WorkersGate,
+)
+from pilot_agent.supervise.identity import Identity
 from pilot_agent.supervise.lifecycle import Lifecycle, State
 from pilot_agent.supervise.parts import Parts
 from pilot_agent.supervise.prepare import Prepared
@@ -33,6 +42,7 @@ from pilot_agent.supervise.timeline import Timeline
 from pilot_agent.supervise.workload import ServingGate, workload_health
 from pilot_agent.values import HostPort
 
+FILE_WATCHER = "file watcher"
 IDLE_PARTS_AFTER_S = 5.0
 """When Envoy is not ready by then, a changed file matters all the same."""
 
@@ -50,6 +60,8 @@ class Agent:
         self._envoys = Envoys(prepared.log, self._clock, self._reaper, base_id_path, self._envoy_ended)
         self._serving = Serving(prepared, self._envoys, self._lifecycle, self._events)
         self._parts = Parts(self._log)
+        self._watcher: Watcher | None = None
+        self._identity = self._make_identity()
         self._readiness = Readiness(self._gates(), self._log, self._clock, self._notes)
         self._probes = self._app_probes()
         self._timeline = Timeline(self._clock)
@@ -67,10 +79,22 @@ class Agent:
             EnvoyGate(lifecycle, serving.pulse, serving.watchdog, lambda: self._envoys.current is not None),
             ConfigGate(lifecycle),
             WorkersGate(lifecycle),
-            UnneededGate("certificates"),
+            CertificatesGate(self._identity.secrets.reason if self._identity is not None else lambda: None),
             UnneededGate("nametable"),
             TerminatingGate(lifecycle),
         ]
+
+    def _make_identity(self) -> Identity | None:
+        opened = self._prepared.identity
+        if opened is None:
+            return None
+        return Identity(
+            self._prepared,
+            opened,
+            lambda: self._serving.desired,
+            self._watch_again,
+            lambda: self._parts.failures.get(FILE_WATCHER, 0),
+        )
 
     def _status_server(self) -> StatusServer:
         prepared, desired = self._prepared, self._prepared.desired
@@ -97,6 +121,7 @@ class Agent:
                 scraper.account,
                 self._timeline,
                 lambda: self._meshes_accepted,
+                self._identity,
             ),
         )
 
@@ -136,6 +161,8 @@ class Agent:
         finally:
             self._serving.leave_alone()
             await self._parts.stop()
+            if self._identity is not None:
+                self._identity.close()
             await self._envoys.kill()
             self._lifecycle.to(State.STOPPED, "every child has ended")
             await self._status.close()
@@ -151,6 +178,8 @@ class Agent:
         warning = adoption_warning()
         if warning:
             self._log.warn(warning)
+        if self._identity is not None:
+            self._identity.start(self._parts)
         self._parts.start("pulse", lambda: self._serving.pulse.run(self._is_serving, self._readiness.note_change))
         health = workload_health(self._prepared, ServingGate(self._lifecycle), self._reaper)
         if health is not None:
@@ -181,7 +210,7 @@ class Agent:
 
     def _start_idle_parts(self) -> None:
         """What is not needed before the first ready starts after it, or when that does not come soon."""
-        if self._parts.has("file watcher"):
+        if self._parts.has(FILE_WATCHER):
             return
         subscriptions = [Subscription("settings", self._watched_files, self._settings_changed)]
         mesh = self._prepared.local_mesh
@@ -189,7 +218,15 @@ class Agent:
             subscriptions.append(
                 Subscription("configDir", lambda: directory_and_links(mesh.directory), self._mesh_changed)
             )
-        self._parts.start("file watcher", Watcher(subscriptions).run)
+        if self._identity is not None:
+            secrets = self._identity.secrets
+            subscriptions.append(Subscription("certificates", secrets.paths, secrets.files_changed))
+        self._watcher = Watcher(subscriptions)
+        self._parts.start(FILE_WATCHER, self._watcher.run)
+
+    def _watch_again(self) -> None:
+        if self._watcher is not None:
+            self._watcher.look_again()
 
     # Producers: what happens becomes an event, or is answered on the spot without deciding anything.
 
@@ -204,6 +241,8 @@ class Agent:
             self._log.info("SIGHUP: looking at all settings again")
             self._mesh_changed()
             self._settings_changed()
+            if self._identity is not None:
+                self._identity.secrets.files_changed()
         elif number == signal.SIGUSR1 and self._envoys.current is not None:
             self._envoys.current.child.signal(signal.SIGUSR1)  # Envoy reopens its access logs
         elif number == signal.SIGUSR2:
@@ -304,7 +343,9 @@ class Agent:
     def _notes(self) -> list[str]:
         mesh, refusal = self._prepared.local_mesh, self._serving.change.refusal
         notes = [f"local configuration refused: {text}" for text in mesh.errors.values()] if mesh else []
-        return [*notes, f"changed settings refused: {refusal}"] if refusal else notes
+        if refusal:
+            notes.append(f"changed settings refused: {refusal}")
+        return [*notes, *(self._identity.secrets.notes() if self._identity is not None else [])]
 
     def _facts(self) -> AgentFacts:
         mesh, current, serving = self._prepared.local_mesh, self._envoys.current, self._serving
@@ -321,6 +362,7 @@ class Agent:
             broken_files=tuple(mesh.errors) if mesh else (),
             config_reloads_accepted=self._meshes_accepted + serving.accepted_changes,
             config_reloads_refused=(mesh.refused_total if mesh else 0) + serving.change.refused_total,
+            identity=self._identity.facts() if self._identity is not None else {},
         )
 
 

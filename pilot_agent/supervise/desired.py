@@ -18,6 +18,7 @@ from pilot_agent.bootstrap.render import YAML_TEMPLATES, Renderer
 from pilot_agent.envoy.build import Build, leaves_istio_parts_out
 from pilot_agent.envoy.command import Launch, base_arguments, envoy_user, envoy_variables, find_binary
 from pilot_agent.errors import SettingsError
+from pilot_agent.identity.options import IdentityOptions, work_out_identity
 from pilot_agent.node.addresses import Family, family_of, is_address, node_addresses
 from pilot_agent.node.cgroup import read_cpu
 from pilot_agent.node.metadata import Node, build_node
@@ -75,6 +76,7 @@ class Desired(NamedTuple):
 
     settings: Settings
     node: Node
+    identity: IdentityOptions
     family: Family
     launch: Launch
     config_file: Path
@@ -122,6 +124,8 @@ def work_out(inputs: Inputs, *, needs_binary: bool = True) -> Desired:
     settings = settings._replace(proxy_config=_with_statsd(settings.proxy_config, inputs.answers, unknown, warnings))
     addresses = node_addresses(settings.environment.text("INSTANCE_IP"), settings.annotations)
     node = build_node(settings, pod, addresses, __version__, inputs.answers.surroundings)
+    identity = work_out_identity(settings, has_workload_sds=inputs.answers.surroundings.has_workload_sds)
+    warnings += identity.warnings
     binary = _binary(settings, needs_binary)
     document, own_parts = _document(settings, node, inputs, binary, unknown, warnings)
     config_file = bootstrap_file(settings)
@@ -131,6 +135,7 @@ def work_out(inputs: Inputs, *, needs_binary: bool = True) -> Desired:
     return Desired(
         settings,
         node,
+        identity,
         family_of(addresses, is_dual_stack=settings.environment.flag("ISTIO_DUAL_STACK")),
         Launch([str(binary), *arguments], variables, envoy_user(settings, os.geteuid())),
         config_file,

@@ -24,6 +24,7 @@ from pilot_agent.supervise.timeline import Timeline
 
 if TYPE_CHECKING:
     from pilot_agent.mesh.local import LocalMesh
+    from pilot_agent.supervise.identity import Identity
 
 ADMIN_TIMEOUT_S = 1.0
 MOST_ERRORS = 10
@@ -44,15 +45,19 @@ class StatusFacts:
         scrapes: ScrapeAccount,
         timeline: Timeline,
         meshes_accepted: Callable[[], int],
+        identity: "Identity | None" = None,
     ) -> None:
         """`meshes_accepted`: changes of the local mesh that were taken, as the metric counts them."""
-        self._meshes_accepted = meshes_accepted
+        self._meshes_accepted, self._identity = meshes_accepted, identity
         self._prepared, self._serving, self._envoys = prepared, serving, envoys
         self._lifecycle, self._readiness, self._scrapes, self._timeline = lifecycle, readiness, scrapes, timeline
         self._version: tuple[int, str] | None = None
 
     def shutdown(self) -> Mapping[str, Any]:
         return self._timeline.described()
+
+    def certs(self) -> Mapping[str, Any] | None:
+        return self._identity.certs() if self._identity is not None else None
 
     async def status(self) -> Mapping[str, Any]:
         reason, current = self._readiness.reason(), self._envoys.current
@@ -68,7 +73,7 @@ class StatusFacts:
             "gates": [each.described() for each in self._readiness.report()],
             "envoy": envoy,
             "listeners": listeners,
-            "certificates": [],
+            "certificates": self._identity.secrets.described() if self._identity is not None else [],
             "config": self._config(),
             "errors": self._errors(),
             "traffic": traffic,
@@ -165,7 +170,8 @@ class StatusFacts:
         """What is wrong now, newest kind last."""
         refusal = self._serving.change.refusal
         scrapes = [f"metrics of {each.name}: {each.problem}" for each in self._scrapes.sources if each.problem]
-        found = [*_broken(self._prepared.local_mesh), *([refusal] if refusal else []), *scrapes]
+        certificates = self._identity.secrets.notes() if self._identity is not None else []
+        found = [*_broken(self._prepared.local_mesh), *([refusal] if refusal else []), *scrapes, *certificates]
         return found[-MOST_ERRORS:]
 
 

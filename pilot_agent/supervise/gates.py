@@ -1,7 +1,7 @@
 """The gates of readiness, in the order in which a start opens them. A gate says why it is closed, or None.
 
-They look at what the supervisor knows; none of them asks anybody. What this version has no part for (certificates, the
-name table) is a gate that is open, to be replaced by one with the same name.
+They look at what the supervisor knows; none of them asks anybody. What this version has no part for (the name
+table) is a gate that is open, to be replaced by one with the same name.
 """
 
 from collections.abc import Callable, Container
@@ -66,6 +66,16 @@ class WorkersGate:
 
     def reason(self) -> str | None:
         return self._lifecycle.missing.workers
+
+
+class CertificatesGate:
+    """Open while there is a certificate to serve with, or none of ours is needed. An old one that can't be renewed
+    leaves it open until it expires."""
+
+    name = "certificates"
+
+    def __init__(self, reason: Callable[[], str | None]) -> None:
+        self.reason = reason
 
 
 class UnneededGate:

@@ -4,13 +4,12 @@ Envoy boots while the rest of the agent is imported (DESIGN, invariant 2). What 
 and takes back everything that was made.
 """
 
-import os
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from socket import socket
 from typing import TYPE_CHECKING, NamedTuple
 
-from pilot_agent import __version__
 from pilot_agent.bootstrap.render import Renderer
 from pilot_agent.bootstrap.validate import checks, judge
 from pilot_agent.clock import Clock, Deadline
@@ -23,9 +22,11 @@ from pilot_agent.metrics.annotations import AppTarget, parse_annotations
 from pilot_agent.node.addresses import has_unspecified_address
 from pilot_agent.settings.model import Settings
 from pilot_agent.settings.paths import BASE_ID_NAME, XDS_DIRECTORY
-from pilot_agent.settings.redaction import redacted
 from pilot_agent.status import sockets
+from pilot_agent.supervise.announcement import announce, without_override
 from pilot_agent.supervise.desired import Desired, Inputs, config_directory
+from pilot_agent.supervise.opening import OpenedIdentity, begin_request, open_identity
+from pilot_agent.supervise.phases import Phases
 from pilot_agent.supervise.ports import check_free, port_error
 from pilot_agent.supervise.questions import find_out
 from pilot_agent.supervise.signals import EarlySignals
@@ -39,25 +40,6 @@ if TYPE_CHECKING:
     from pilot_agent.status.workload_probe import WorkloadProbe
 
 ADDRESSES_WITHIN_S, ADDRESSES_STEP_S = 120.0, 0.1
-
-
-class Phases:
-    """Seconds from the start of this process to the end of each phase of the start."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._zero = time.monotonic() - _process_age()
-
-    def end(self, phase: str) -> float:
-        self.seconds[phase] = time.monotonic() - self._zero
-        return self.seconds[phase]
-
-    def age(self) -> float:
-        """Seconds since the start of this process."""
-        return time.monotonic() - self._zero
-
-    def __str__(self) -> str:
-        return ", ".join(f"{phase} {seconds:.3f} s" for phase, seconds in self.seconds.items())
 
 
 class Prepared(NamedTuple):
@@ -75,8 +57,10 @@ class Prepared(NamedTuple):
     probers: "Mapping[str, Prober]"
     workload_probe: "WorkloadProbe | None"
     local_mesh: "LocalMesh | None"
+    identity: OpenedIdentity | None
     epoch: Epoch
     child: Child | None
+    undo: ExitStack
 
     def write_bootstrap(self, desired: Desired) -> None:
         """Publish the bootstrap where Envoy reads it, and its secrets beside it; a custom file is never written."""
@@ -87,21 +71,11 @@ class Prepared(NamedTuple):
             content[name] = desired.document
             files[name] = 0o600 if desired.secrets else 0o644  # the node's metadata says all of ProxyConfig
         for name, mode in files.items():
-            path = self.workspace.write(name, content[name], mode=mode)
-            if desired.launch.user is not None:
-                os.chown(path, desired.launch.user, desired.launch.user)
+            self.workspace.write(name, content[name], mode=mode, owner=desired.launch.user)
 
     def take_back(self) -> None:
-        """Remove what was made in the file system."""
-        if self.local_mesh is not None:
-            self.local_mesh.remove()
-        self.workspace.remove()
-
-
-def _process_age() -> float:
-    """Seconds since this process was started, to the kernel's tick of 10 ms."""
-    fields = Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / 100
+        """Remove what was made: sockets, files, directories."""
+        self.undo.close()
 
 
 def prepare(inputs: Inputs, log: Log, clock: Clock, signals: EarlySignals) -> Prepared:
@@ -109,19 +83,23 @@ def prepare(inputs: Inputs, log: Log, clock: Clock, signals: EarlySignals) -> Pr
     phases = Phases()
     inputs, desired = _find_out(inputs, clock, signals)
     scope = log.scope()
-    _announce(desired, scope)
+    announce(desired, scope)
     phases.end("settings")
     apps = _scrape_targets(desired.settings)
     probers = _probers(desired.settings, scope)
     workload_probe = _workload_probe(desired.settings)
-    status_socket = _open_ports(desired)
-    workspace = Workspace(config_directory(desired.settings))
-    try:
+    with ExitStack() as undo:
+        status_socket = _open_ports(desired)
+        undo.callback(status_socket.close)
+        workspace = Workspace(config_directory(desired.settings))
+        undo.callback(workspace.remove)
         workspace.create(*_directories(desired.settings))
         base_id_path = workspace.claim(BASE_ID_NAME)
         remove_generation(base_id_path)  # of an agent that was killed before it could
+        identity = open_identity(desired, workspace.root, log, undo)
         local_mesh = _load_local_mesh(desired, workspace, log)
-        epoch = Epoch(can_hot_restart=_can_hot_restart(scope))
+        if local_mesh is not None:
+            undo.callback(local_mesh.remove)
         prepared = Prepared(
             inputs,
             desired,
@@ -135,27 +113,21 @@ def prepare(inputs: Inputs, log: Log, clock: Clock, signals: EarlySignals) -> Pr
             probers,
             workload_probe,
             local_mesh,
-            epoch,
+            identity,
+            Epoch(can_hot_restart=_can_hot_restart(scope)),
             None,
+            undo,
         )
-        try:
-            prepared.write_bootstrap(desired)
-            if desired.has_own_parts:
-                _ask_envoy(desired, clock)
-            phases.end("bootstrap")
-            scope.info(f"Envoy command: [{' '.join(_without_override(desired.argv))}]")
-            if signals.stop is None:
-                child = spawn(desired.launch, epoch, drain_seconds(desired), base_id_path, clock)
-                phases.end("envoy_spawned")
-                prepared = prepared._replace(child=child)
-        except AgentError:
-            prepared.take_back()
-            raise
-    except AgentError:
-        workspace.remove()
-        status_socket.close()
-        raise
-    return prepared
+        prepared.write_bootstrap(desired)
+        if desired.has_own_parts:
+            _ask_envoy(desired, clock)
+        phases.end("bootstrap")
+        scope.info(f"Envoy command: [{' '.join(without_override(desired.argv))}]")
+        if signals.stop is None:
+            child = spawn(desired.launch, prepared.epoch, drain_seconds(desired), base_id_path, clock)
+            phases.end("envoy_spawned")
+            prepared = prepared._replace(child=child, identity=begin_request(identity, desired))
+        return prepared._replace(undo=undo.pop_all())
 
 
 def _find_out(inputs: Inputs, clock: Clock, signals: EarlySignals) -> tuple[Inputs, Desired]:
@@ -172,46 +144,6 @@ def wait_for_addresses(clock: Clock, signals: EarlySignals) -> None:
 
 def drain_seconds(desired: Desired) -> int:
     return int(desired.settings.proxy_config.drain_duration.seconds)
-
-
-def _announce(desired: Desired, scope: Scope) -> None:
-    settings = desired.settings
-    for name, value in settings.flags._asdict().items():
-        if name != "role":
-            scope.info(f'FLAG: --{_flag_name(name)}="{_shown(value)}"')
-    scope.info(f"Version {__version__}")
-    scope.info(
-        "Proxy role",
-        ips=desired.node.addresses,
-        type=settings.flags.role,
-        id=desired.node.id.split("~")[2],
-        domain=settings.domain,
-        mode="local" if settings.is_local else "mesh",
-    )
-    for warning in desired.warnings:
-        scope.warn(warning)
-    config = settings.proxy_config
-    for name, source in sorted(config.sources.items()):
-        if source != "default" and name in config.values:
-            scope.info(f"proxy config: {name}={_shown(redacted(name, config.values[name]))} (from {source})")
-
-
-def _without_override(argv: list[str]) -> list[str]:
-    """The arguments as the log may have them: an override is the user's own, and may hold anything."""
-    words = list(argv)
-    if "--config-yaml" in words:
-        index = words.index("--config-yaml") + 1
-        words[index] = f"({len(words[index])} characters of ISTIO_BOOTSTRAP_OVERRIDE)"
-    return words
-
-
-def _flag_name(attribute: str) -> str:
-    first, *rest = attribute.split("_")
-    return first + "".join(part.title() for part in rest)
-
-
-def _shown(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _scrape_targets(settings: Settings) -> tuple[AppTarget, ...]:
@@ -305,7 +237,7 @@ def _load_local_mesh(desired: Desired, workspace: Workspace, log: Log) -> "Local
     settings = desired.settings
     if not settings.is_local:
         log.scope().warn(
-            "mesh mode without a control plane connection: this version serves no xDS and no SDS to Envoy yet, "
+            "mesh mode without a control plane connection: this version serves no xDS to Envoy yet, "
             "so it gets no listeners and does not become ready; use --configDir for local mode"
         )
         return None

@@ -7,12 +7,14 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import psutil
 
+from tests.support.confidential import found_in
 from tests.support.eventually import eventually
 from tests.support.ports import free_ports
 from tests.support.proc_tree import proc_tree
@@ -52,6 +54,8 @@ class AgentProcess:
         }
         self.log_file = directory / "agent.log"
         self.error_file = directory / "agent.err"
+        self.answers: deque[str] = deque(maxlen=1000)
+        """What it answered to `fetch`."""
         self._popen: subprocess.Popen[bytes] | None = None
 
     def write_mesh(self, **proxy_config: object) -> None:
@@ -126,10 +130,19 @@ class AgentProcess:
         request = urllib.request.Request(url, method=method, headers=headers)
         try:
             with urllib.request.urlopen(request, timeout=timeout) as answer:
-                return answer.status, answer.read().decode()
+                return answer.status, self._noted(answer.read().decode())
         except urllib.error.HTTPError as error:
             with error:
-                return error.code, error.read().decode()
+                return error.code, self._noted(error.read().decode())
+
+    def _noted(self, answer: str) -> str:
+        self.answers.append(answer)
+        return answer
+
+    def told_secrets(self) -> list[str]:
+        """Keys and tokens of the tests in what it and its Envoy wrote and answered: there should be none."""
+        outputs = [self.log, self.errors if self.error_file.exists() else "", *self.answers]
+        return sorted({name for output in outputs for name in found_in(output)})
 
     def is_ready(self) -> bool:
         try:

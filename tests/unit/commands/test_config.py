@@ -110,12 +110,14 @@ def test_variables_that_are_set_are_shown_and_what_is_not_used_yet_is_marked(
     monkeypatch.setenv("ENVOY_STATUS_PORT", "16021")
     monkeypatch.setenv("MINIMUM_DRAIN_DURATION", "5")
     monkeypatch.setenv("CA_ADDR", "ca:15012")
+    monkeypatch.setenv("DNS_FORWARD_PARALLEL", "true")
     monkeypatch.setenv("ISTIO_META_NETWORK", "n1")
     found = shown(capsys)
     assert found["environment"] == {
         "ENVOY_STATUS_PORT": setting(16021, "environment"),
         "MINIMUM_DRAIN_DURATION": setting("5s", "default, what is set can't be read"),
-        "CA_ADDR": setting("ca:15012", "environment; not used in this version"),
+        "CA_ADDR": setting("ca:15012", "environment"),
+        "DNS_FORWARD_PARALLEL": setting(True, "environment; not used in this version"),
         "ISTIO_META_NETWORK": setting("n1", "environment"),
     }
     assert found["warnings"] == ["MINIMUM_DRAIN_DURATION='5' is not a duration: using the default, 5s"]

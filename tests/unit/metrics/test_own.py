@@ -2,7 +2,7 @@ import re
 
 from pilot_agent.metrics.account import ScrapeAccount, SourceAccount
 from pilot_agent.metrics.catalogue import METRICS
-from pilot_agent.metrics.own import AgentFacts, EnvoyExit, OwnMetrics
+from pilot_agent.metrics.own import AgentFacts, EnvoyExit, Histogram, OwnMetrics
 
 
 def rendered(facts: AgentFacts, account: ScrapeAccount | None = None) -> str:
@@ -92,12 +92,34 @@ def test_every_family_is_described_once() -> None:
     assert "# EOF" not in text
 
 
+CSR_COUNTERS = "num_outgoing_requests num_failed_outgoing_requests num_outgoing_retries outgoing_latency".split()
+
 ALL = AgentFacts(
     startup_seconds=1.0,
     start_phase_seconds={"ready": 1.0},
     envoy_restarts={"crash": 1},
     envoy_last_exit=EnvoyExit(137, "SIGKILL", "crash"),
     broken_files=("a.yaml",),
+    identity={
+        **{name: {"csr": 1} for name in CSR_COUNTERS},
+        "cert_expiry_seconds": {"default": 3600.0},
+        "cert_not_after_timestamp_seconds": {"default": 2e9},
+        "cert_renewals_total": 1,
+        "cert_failures_total": {"ca_timeout": 1},
+        "cert_file_changes_total": 1,
+        "cert_files_checked_seconds": 0.5,
+        "token_expiry_seconds": 60,
+        "num_file_watcher_failures_total": 0,
+        "num_file_secret_failures_total": 0,
+        "sds_streams": 2,
+        "sds_pushes_total": 3,
+        "pilot_xds_recv_max": 100,
+        "pilot_total_xds_rejects": 0,
+        "pilot_xds_expired_nonce": {"Secret": 1},
+        "pilot_xds_write_timeout": 0,
+        "pilot_total_xds_internal_errors": 0,
+        "pilot_xds_send_time": Histogram((0.01, 0.1), (1, 2, 3), 1.5),
+    },
 )
 
 
@@ -107,7 +129,7 @@ def test_the_table_and_the_families_are_the_same() -> None:
     kinds = dict(re.findall(r"^# TYPE (\S+) (\S+)", text, re.MULTILINE))
     assert kinds == {entry.name: entry.kind for entry in METRICS if entry.is_used}
     for entry in METRICS:
-        if entry.is_used:
+        if entry.is_used and entry.kind != "histogram":
             labels = re.search(rf"^{entry.name}(?:\{{(.*)\}})? ", text, re.MULTILINE)
             assert labels is not None, entry.name
             assert sorted(re.findall(r'(\w+)="', labels[1] or "")) == sorted(entry.labels), entry.name
@@ -129,3 +151,22 @@ def test_sources_are_told_apart() -> None:
     assert found['istio_agent_scrape_source_failures_total{source="application:1/m"}'] == 2
     errors = [name for name in found if "last_error_info" in name]
     assert len(errors) == 1 and len(errors[0]) < 300
+
+
+def test_istios_names_of_counters_get_nothing_behind_them() -> None:
+    text = rendered(ALL)
+    assert "# TYPE istio_agent_num_outgoing_requests counter\n" in text
+    assert 'istio_agent_num_outgoing_requests{request_type="csr"} 1.0\n' in text
+    assert "istio_agent_pilot_total_xds_rejects 0.0\n" in text
+
+
+def test_a_histogram_adds_up() -> None:
+    found = samples(rendered(ALL))
+    name = "istio_agent_pilot_xds_send_time"
+    assert [found[f'{name}_bucket{{le="{bound}"}}'] for bound in ("0.01", "0.1", "+Inf")] == [1, 3, 6]
+    assert (found[f"{name}_count"], found[f"{name}_sum"]) == (6, 1.5)
+
+
+def test_in_openmetrics_a_counter_without_total_is_of_an_unknown_type() -> None:
+    text = OwnMetrics(lambda: ALL, ScrapeAccount()).render_facts(is_openmetrics=True).decode()
+    assert "# TYPE istio_agent_num_outgoing_requests unknown\n" in text

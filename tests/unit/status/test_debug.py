@@ -24,6 +24,9 @@ class Told:
     async def status(self) -> Mapping[str, Any]:
         return self._status
 
+    def certs(self) -> Mapping[str, Any] | None:
+        return {"certificates": [{"name": "default", "spiffe_id": "spiffe://a/ns/b/sa/c"}]}
+
     def shutdown(self) -> Mapping[str, Any]:
         return {"state": "not stopping"}
 

@@ -1,0 +1,91 @@
+"""What the identity needs before Envoy is spawned: a socket that listens, or files in their place; then the first key.
+
+Light imports only, but for the key: that is made in a thread, on the other core, while Envoy boots.
+"""
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from pilot_agent.errors import SettingsError
+from pilot_agent.identity.options import IdentityOptions
+from pilot_agent.log import Log
+from pilot_agent.settings.paths import FILES_SDS_SOCKET, SDS_DIRECTORY, WORKLOAD_SDS_DIRECTORY
+from pilot_agent.supervise.desired import Desired
+from pilot_agent.uds.listener import Listener
+from pilot_agent.uds.probe import agent_behind, is_serving_http2
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
+
+    from pilot_agent.identity.keys import SigningRequest
+    from pilot_agent.sds.files import SecretFiles
+
+FILE_SECRETS = ("default", "ROOTCA")
+WORKERS = 2
+"""Threads for keys, files and judging them: a key of 4096 bits must not hold up a changed file."""
+
+
+class OpenedIdentity(NamedTuple):
+    """`listener` in a mesh, `files` in local mode. `request` is the first key, under way; None where no CA is asked."""
+
+    listener: Listener | None
+    files: "SecretFiles | None"
+    executor: "ThreadPoolExecutor | None" = None
+    request: "Future[SigningRequest] | None" = None
+
+
+def open_identity(desired: Desired, config_path: Path, log: Log, undo: ExitStack) -> OpenedIdentity | None:
+    """None where this proxy has no identity: local mode without a CA and without certificates. Raises SettingsError."""
+    options = desired.identity
+    if not desired.settings.is_local:
+        listener = _listen(socket_path(options))
+        undo.callback(listener.close)
+        return OpenedIdentity(listener, None)
+    if not options.has_ca and not any(path.exists() for path in options.certs.all):
+        return None
+    from pilot_agent.sds.files import SecretFiles
+
+    files = SecretFiles(
+        config_path / SDS_DIRECTORY, desired.launch.user, lambda: desired.identity.provider, log.scope("sds")
+    )
+    undo.callback(files.remove)
+    try:
+        files.make_place(FILE_SECRETS)
+    except OSError as error:
+        raise SettingsError(f"configPath {config_path}: {error.filename} can't be written: {error.strerror}") from None
+    return OpenedIdentity(None, files)
+
+
+def socket_path(options: IdentityOptions) -> Path:
+    """Where we serve: the workload's socket, or beside it when somebody else has that. As Envoy's bootstrap says it."""
+    return Path(FILES_SDS_SOCKET) if options.is_files_only else Path(WORKLOAD_SDS_DIRECTORY) / "socket"
+
+
+def _listen(path: Path) -> Listener:
+    """Raises SettingsError when somebody is served there: binding would take the socket away without a word."""
+    if path.exists() and is_serving_http2(path):
+        pid = agent_behind(path)
+        who = f"another pilot-agent, pid {pid}," if pid is not None else "another process"
+        raise SettingsError(f"SDS: {who} serves {path}: end it first, or start this one in another directory")
+    return Listener(path, "SDS")
+
+
+def begin_request(opened: OpenedIdentity | None, desired: Desired) -> OpenedIdentity | None:
+    """Have the first key made from here on, where the first certificate will be a CA's."""
+    if opened is None:
+        return None
+    from concurrent.futures import ThreadPoolExecutor
+
+    executor = ThreadPoolExecutor(WORKERS, thread_name_prefix="identity")
+    options = desired.identity
+    request = None
+    if options.has_ca and not all(path.exists() for path in options.certs.all):
+        request = executor.submit(_first_request, options)
+    return opened._replace(executor=executor, request=request)
+
+
+def _first_request(options: IdentityOptions) -> "SigningRequest":
+    from pilot_agent.identity.keys import make_request
+
+    return make_request(options.key, options.spiffe_id)
