@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 FILE_CERT, FILE_ROOT, SYSTEM = "file-cert:", "file-root:", "file-root:system"
 MOST_FILE_NAMES = 512
-LOOK_S = 60.0
 
 
 class _FileSecret(NamedTuple):
@@ -146,7 +145,7 @@ class Secrets:
     async def _look_at_token(self, tokens: Tokens) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(tokens.look_every_s)
             await loop.run_in_executor(self._executor, tokens.look)
 
     # OUTPUT_CERTS

@@ -15,6 +15,9 @@ from pilot_agent.log import Scope
 
 SOON_S = 600.0
 """A token with less time left is about to expire: the kubelet renews one when a fifth of its time is left."""
+LOOK_EVERY_S = 60.0
+GCE_LOOK_EVERY_S = 300.0
+"""As often as Istio's agent looks whether Google's token must be fetched anew: that goes over the network."""
 LARGEST_TOKEN = 64 * 1024
 YEAR_10000 = 253402300800.0
 GCE_PATH = "/computeMetadata/v1/instance/service-accounts/default/identity?audience={audience}&format=full"
@@ -31,9 +34,21 @@ class TokenState(NamedTuple):
 class Tokens:
     """`read` gives the token now. What is wrong with it is logged when it changes."""
 
-    def __init__(self, read: Callable[[], str], log: Scope, clock: Clock, *, is_required: bool = False) -> None:
-        """`read` raises IdentityError of kind `token`; where the token `is_required`, so does a call without one."""
+    def __init__(
+        self,
+        read: Callable[[], str],
+        log: Scope,
+        clock: Clock,
+        *,
+        is_required: bool = False,
+        look_every_s: float = LOOK_EVERY_S,
+    ) -> None:
+        """`read` raises IdentityError of kind `token`; where the token `is_required`, so does a call without one.
+
+        `look_every_s`: how often to `look`, for who does that.
+        """
         self._read, self._log, self._clock, self._is_required = read, log, clock, is_required
+        self.look_every_s = look_every_s
         self.state = TokenState(None, None)
 
     def read(self) -> str:

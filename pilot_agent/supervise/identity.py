@@ -20,7 +20,7 @@ from pilot_agent.identity.options import IdentityOptions
 from pilot_agent.identity.output import Output
 from pilot_agent.identity.secrets import Seams, Secrets
 from pilot_agent.identity.slots import Slot
-from pilot_agent.identity.tokens import Tokens, gce_token, token_file
+from pilot_agent.identity.tokens import GCE_LOOK_EVERY_S, Tokens, gce_token, token_file
 from pilot_agent.metrics.own import Histogram, Values
 from pilot_agent.sds.account import SEND_SECONDS, SdsAccount
 from pilot_agent.sds.resources import SECRET_TYPE
@@ -121,7 +121,7 @@ class Identity:
         if options.fetcher == "GoogleComputeEngine":
             audience, path = options.trust_domain, options.token
             read = lambda: gce_token(self._ask_google, audience, path, publish)  # noqa: E731
-            return Tokens(read, log, self._prepared.clock, is_required=True)
+            return Tokens(read, log, self._prepared.clock, is_required=True, look_every_s=GCE_LOOK_EVERY_S)
         return Tokens(lambda: token_file(options.token), log, self._prepared.clock)
 
     def _ask_google(self, path: str) -> str:

@@ -34,6 +34,7 @@ from tests.support.identities import (
     write_token,
 )
 from tests.support.sds_client import SdsClient, secrets_in
+from tests.unit.cloud.metadata_server import FakeMetadataServer
 from tests.unit.sds.served import Served, pair  # an SDS server as good as SPIRE's
 
 MakeAgent = Callable[..., AgentProcess]
@@ -216,6 +217,28 @@ def test_a_token_that_vanishes_is_a_warning_and_the_call_goes_on(agent: MakeAgen
     write_token(running, "a-token-that-came-back-again")
     eventually(lambda: not [note for note in notes(running) if "istio-token" in note], within=15)
     assert running.stop() == 0
+
+
+def test_a_token_of_google_goes_to_the_ca_and_into_the_file(agent: MakeAgent, istiod: FakeIstiod) -> None:
+    google = FakeMetadataServer()
+    path = "/computeMetadata/v1/instance/service-accounts/default/identity?audience=cluster.local&format=full"
+    google.required_headers = {"Metadata-Flavor": "Google"}
+    google.faults[path] = "garbage"
+    try:
+        google_env = {"CREDENTIAL_FETCHER_TYPE": "GoogleComputeEngine", "GCE_METADATA_HOST": google.host}
+        running = prepare(agent(), istiod, **google_env, CLOUD_PLATFORM="none").start()
+        eventually(lambda: "Google's metadata server" in str(gate(running)), within=15)
+        assert istiod.requests == [], "without it the CA is not asked"
+        del google.faults[path]
+        google.facts[path] = "a-token-from-googles-metadata-server"
+        until_certified(running)
+        assert istiod.requests[0].token == "a-token-from-googles-metadata-server"
+        written_token = running.directory / "var/run/secrets/tokens/istio-token"
+        assert written_token.read_text() == istiod.requests[0].token
+        assert written_token.stat().st_mode & 0o777 == 0o640
+        assert running.stop() == 0
+    finally:
+        google.close()
 
 
 # Files

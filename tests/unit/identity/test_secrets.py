@@ -611,8 +611,7 @@ def test_everything_about_a_certificate_but_its_key_is_described(stand: Stand) -
     stand.run(scenario)
 
 
-def test_the_token_is_looked_at_between_renewals(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(secrets_module, "LOOK_S", 0.01)
+def test_the_token_is_looked_at_between_renewals(stand: Stand) -> None:
     problem: str | None = None
 
     def read() -> str:
@@ -620,7 +619,7 @@ def test_the_token_is_looked_at_between_renewals(stand: Stand, monkeypatch: pyte
             raise IdentityError("token", problem)
         return "a.b.c"
 
-    stand.tokens = Tokens(read, stand.log.scope, stand.clock)
+    stand.tokens = Tokens(read, stand.log.scope, stand.clock, look_every_s=0.01)
 
     async def scenario() -> None:
         nonlocal problem
