@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from pilot_agent.errors import IdentityError
-from pilot_agent.identity.ca import read_file
 from pilot_agent.identity.certificate import (
     CertificateFacts,
     check_pair,
@@ -17,6 +16,7 @@ from pilot_agent.identity.certificate import (
     parse_chain,
     why_unverified,
 )
+from pilot_agent.identity.channel import read_file
 from pilot_agent.identity.local_ca import CA_CERTIFICATE_NAME, CA_KEY_NAME, warnings_about_key
 from pilot_agent.identity.options import CHAIN_NAME, KEY_NAME, ROOT_NAME
 from pilot_agent.identity.profile import is_ca, unreadable

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 from pilot_agent.clock import Clock, SystemClock
 from pilot_agent.errors import AgentError, IdentityError, SettingsError
-from pilot_agent.identity.ca import read_file
 from pilot_agent.identity.certificate import CertificateFacts, check_pair, facts_of, parse_chain
+from pilot_agent.identity.channel import read_file
 from pilot_agent.identity.keys import key_pem, make_key, make_request
 from pilot_agent.identity.options import KeySpec
 from pilot_agent.identity.profile import (

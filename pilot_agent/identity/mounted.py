@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pilot_agent.errors import IdentityError
-from pilot_agent.identity.ca import read_file
 from pilot_agent.identity.certificate import check_crl, check_pair, check_roots
+from pilot_agent.identity.channel import read_file
 from pilot_agent.identity.options import Files
 from pilot_agent.identity.slots import Secret, key_pair
 

@@ -76,6 +76,10 @@ class CaOptions(NamedTuple):
     def __repr__(self) -> str:
         return f"CaOptions({self.address})"  # a header may be a credential
 
+    @property
+    def what(self) -> str:
+        return "the CA"
+
 
 class Renewal(NamedTuple):
     """When a certificate is renewed: `ratio` of its lifetime before its end, plus or minus at most `jitter`."""

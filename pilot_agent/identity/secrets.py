@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pilot_agent.clock import Backoff, Clock
 from pilot_agent.errors import IdentityError
 from pilot_agent.identity.account import Account
-from pilot_agent.identity.ca import system_bundle
 from pilot_agent.identity.certificate import stamp
+from pilot_agent.identity.channel import system_bundle
 from pilot_agent.identity.keeper import Keeper
 from pilot_agent.identity.mounted import Mounted, Reading
 from pilot_agent.identity.options import Files, IdentityOptions

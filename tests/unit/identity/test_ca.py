@@ -10,8 +10,10 @@ import pytest
 
 from pilot_agent.errors import IdentityError
 from pilot_agent.identity import ca as ca_module
+from pilot_agent.identity import channel as channel_module
 from pilot_agent.identity.account import Account
-from pilot_agent.identity.ca import ATTEMPTS, LARGEST_FILE, IstiodCa, read_file, system_bundle
+from pilot_agent.identity.ca import ATTEMPTS, IstiodCa
+from pilot_agent.identity.channel import LARGEST_FILE, read_file, system_bundle
 from pilot_agent.identity.keys import make_request
 from pilot_agent.identity.options import ISTIOD_NAME, CaOptions, Files, KeySpec
 from pilot_agent.identity.tokens import Tokens, token_file
@@ -386,13 +388,13 @@ def test_without_a_root_nothing_is_asked(stand: Stand, content: bytes | None, wh
 
 
 def test_the_systems_roots_on_request(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ca_module, "SYSTEM_BUNDLES", ("/nonexistent/bundle", str(stand.istiod.root_file)))
+    monkeypatch.setattr(channel_module, "SYSTEM_BUNDLES", ("/nonexistent/bundle", str(stand.istiod.root_file)))
     stand.set(root=None)
     assert system_bundle() == stand.istiod.root_file
     assert len(stand.sign()) == 2
-    monkeypatch.setattr(ca_module, "SYSTEM_BUNDLES", ("/nonexistent/bundle",))
+    monkeypatch.setattr(channel_module, "SYSTEM_BUNDLES", ("/nonexistent/bundle",))
     error = stand.error()
-    assert (error.kind, "set CA_ROOT_CA" in str(error)) == ("ca_root", True)
+    assert (error.kind, "name a file instead of SYSTEM" in str(error)) == ("ca_root", True)
 
 
 def test_a_file_is_read_up_to_its_limit(tmp_path: Path) -> None:
