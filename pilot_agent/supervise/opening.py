@@ -13,7 +13,7 @@ from pilot_agent.log import Log
 from pilot_agent.settings.paths import FILES_SDS_SOCKET, SDS_DIRECTORY, WORKLOAD_SDS_DIRECTORY
 from pilot_agent.supervise.desired import Desired
 from pilot_agent.uds.listener import Listener
-from pilot_agent.uds.probe import agent_behind, is_serving_http2
+from pilot_agent.uds.probe import is_agent, server_on
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
@@ -39,7 +39,7 @@ def open_identity(desired: Desired, config_path: Path, log: Log, undo: ExitStack
     """None where this proxy has no identity: local mode without a CA and without certificates. Raises SettingsError."""
     options = desired.identity
     if not desired.settings.is_local:
-        listener = _listen(socket_path(options))
+        listener = listen(socket_path(options), "SDS")
         undo.callback(listener.close)
         return OpenedIdentity(listener, None)
     if not options.has_ca and not any(path.exists() for path in options.certs.all):
@@ -62,13 +62,13 @@ def socket_path(options: IdentityOptions) -> Path:
     return Path(FILES_SDS_SOCKET) if options.is_files_only else Path(WORKLOAD_SDS_DIRECTORY) / "socket"
 
 
-def _listen(path: Path) -> Listener:
+def listen(path: Path, what: str) -> Listener:
     """Raises SettingsError when somebody is served there: binding would take the socket away without a word."""
-    if path.exists() and is_serving_http2(path):
-        pid = agent_behind(path)
-        who = f"another pilot-agent, pid {pid}," if pid is not None else "another process"
-        raise SettingsError(f"SDS: {who} serves {path}: end it first, or start this one in another directory")
-    return Listener(path, "SDS")
+    pid = server_on(path) if path.exists() else None
+    if pid is not None:
+        who = f"another pilot-agent, pid {pid}," if is_agent(path, pid) else f"another process, pid {pid},"
+        raise SettingsError(f"{what}: {who} serves {path}: end it first, or start this one in another directory")
+    return Listener(path, what)
 
 
 def begin_request(opened: OpenedIdentity | None, desired: Desired) -> OpenedIdentity | None:

@@ -54,8 +54,9 @@ def find_workload_socket(directory: Path, name: str = DEFAULT_NAME, timeout: flo
     path = directory / name
     check_length(path, variable)
     if _is_candidate(path):
-        if is_serving_http2(path, timeout):
-            return WorkloadSocket(path, "agent" if agent_behind(path) is not None else "external")
+        pid = server_on(path, timeout)
+        if pid is not None:
+            return WorkloadSocket(path, "agent" if is_agent(path, pid) else "external")
         if name == DEFAULT_NAME:
             return WorkloadSocket(path, "stale")
         problem = f"nothing answers gRPC on {path}"
@@ -79,30 +80,31 @@ def is_serving_http2(path: Path | str, timeout: float = TIMEOUT_S) -> bool:
 
     A listener that takes the connection and says nothing, or something else, is none.
     """
+    return server_on(path, timeout) is not None
+
+
+def server_on(path: Path | str, timeout: float = TIMEOUT_S) -> int | None:
+    """The pid of such a server, as `is_serving_http2` means it; None where there is none."""
     address = os.fspath(path)
     if len(os.fsencode(address)) > LONGEST_PATH:
-        return False
+        return None
     deadline = Deadline.after(timeout, SystemClock())
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         try:
             _connect(connection, address, deadline)
             connection.sendall(PREFACE + EMPTY_SETTINGS)
-            return _is_settings(_read(connection, FRAME_HEADER_SIZE, deadline))
-        except (OSError, ValueError):
-            return False
-
-
-def agent_behind(path: Path) -> int | None:
-    """The pid of the pilot-agent that listens on `path`; None when it is somebody else, or nobody."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(TIMEOUT_S)
-        try:
-            connection.connect(os.fspath(path))
+            if not _is_settings(_read(connection, FRAME_HEADER_SIZE, deadline)):
+                return None
             credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        except OSError:
+        except (OSError, ValueError):
             return None
     pid: int = _CREDENTIALS.unpack(credentials)[0]
-    return pid if behind(path, pid).exists() else None
+    return pid
+
+
+def is_agent(path: Path, pid: int) -> bool:
+    """Whether the process `pid`, which serves `path`, is a pilot-agent: those have another socket beside it."""
+    return behind(path, pid).exists()
 
 
 def _connect(connection: socket.socket, address: str, deadline: Deadline) -> None:

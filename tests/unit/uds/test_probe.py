@@ -10,7 +10,7 @@ import pytest
 
 from pilot_agent.errors import SettingsError
 from pilot_agent.uds.listener import behind
-from pilot_agent.uds.probe import EMPTY_SETTINGS, PREFACE, agent_behind, find_workload_socket, is_serving_http2
+from pilot_agent.uds.probe import EMPTY_SETTINGS, PREFACE, find_workload_socket, is_serving_http2, server_on
 
 SHORT_S = 0.1
 LONG_S = 20.0
@@ -285,4 +285,4 @@ def test_an_agents_own_socket_is_no_identity_of_somebody_else(tmp_path: Path) ->
     finally:
         server.close()
     assert found.state == "agent" and not found.is_external
-    assert agent_behind(path) is None, "nobody listens any more"
+    assert server_on(path) is None, "nobody listens any more"
