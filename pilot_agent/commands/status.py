@@ -50,6 +50,8 @@ def screen(facts: Mapping[str, Any]) -> Iterator[str]:
     yield from _section("Envoy", _envoy(facts.get("envoy") or {}, facts))
     yield from _section("Listeners", _listeners(facts.get("listeners") or []))
     yield from _section("Certificates", _certificates(facts.get("certificates") or []))
+    if facts.get("xds"):
+        yield from _section("Istiod", _istiod(facts["xds"]))
     yield from _section("Configuration", _configuration(facts.get("config") or {}))
     yield from _section("Scrapes", _scrapes(facts.get("scrapes") or []))
     yield from _section("Last errors", ((each, "") for each in facts.get("errors") or []))
@@ -130,6 +132,18 @@ def _certificates(certificates: list[Mapping[str, Any]]) -> Iterator[tuple[str, 
             yield name, "none"
         if problem:
             yield "", f"last error: {problem}"
+
+
+def _istiod(xds: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for stream in xds.get("streams") or []:
+        where = stream.get("istiod") or "not connected yet"
+        yield str(where), f"{stream.get('kind')}, Envoy pid {stream.get('envoy_pid')}, since {stream.get('since')}"
+        for name, each in (stream.get("types") or {}).items():
+            state = "accepted" if each.get("answered_nonce") == each.get("nonce") else "under way"
+            refused = f"REFUSED: {each['nack']}" if each.get("nack") else state
+            yield "", f"{name.rpartition('.')[2]}: version {each.get('version') or NOTHING}, {refused}"
+    if xds.get("problem"):
+        yield "problem", str(xds["problem"])
 
 
 def _configuration(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -239,18 +239,18 @@ def _ca(settings: Settings, warnings: list[str]) -> CaOptions:
     return CaOptions(
         address=address,
         is_plaintext=is_plaintext,
-        server_name=_server_name(environment, address),
+        server_name=server_name(environment, address, is_istiod=not environment.text("CA_ADDR")),
         root=None if is_plaintext else _root(environment),
         client=Files.of_directory(Path(own).absolute()) if own else None,
-        cluster_id=_header("ISTIO_META_CLUSTER_ID", "clusterid", environment.raw("ISTIO_META_CLUSTER_ID") or "")[1],
+        cluster_id=header("ISTIO_META_CLUSTER_ID", "clusterid", environment.raw("ISTIO_META_CLUSTER_ID") or "")[1],
         cert_signer=environment.raw("ISTIO_META_CERT_SIGNER") or "",
         headers=tuple(
-            _header(f"CA_HEADER_{name}", name.lower(), value) for name, value in environment.with_prefix("CA_HEADER_")
+            header(f"CA_HEADER_{name}", name.lower(), value) for name, value in environment.with_prefix("CA_HEADER_")
         ),
     )
 
 
-def _header(variable: str, name: str, value: str) -> tuple[str, str]:
+def header(variable: str, name: str, value: str) -> tuple[str, str]:
     """gRPC would fail every call with one it can't carry, in words that say nothing. The value may be a credential."""
     if not _HEADER_NAME.fullmatch(name) or name.endswith("-bin"):
         raise SettingsError(f"{variable}: {name!r} can't be the name of a text header: use letters, digits, _, - and .")
@@ -269,10 +269,10 @@ def _address(settings: Settings) -> HostPort:
         raise SettingsError(f"CA_ADDR: {error}") from None
 
 
-def _server_name(environment: Environment, address: HostPort) -> str:
+def server_name(environment: Environment, address: HostPort, *, is_istiod: bool) -> str:
     """ISTIOD_SAN speaks of istiod: a CA with an address of its own is not it."""
     override = environment.text("ISTIOD_SAN")
-    if override and not environment.text("CA_ADDR"):
+    if override and is_istiod:
         return override
     return ISTIOD_NAME if "localhost" in address.host else address.host
 

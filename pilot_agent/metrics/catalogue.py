@@ -151,12 +151,15 @@ _IDENTITY = (
     _entry("pilot_xds_send_time", "histogram", "Seconds to send a secret.", "SDS"),
 )
 
+_XDS = (
+    _entry("xds_proxy_requests", "counter", "Messages forwarded to the control plane.", "xDS"),
+    _entry("xds_proxy_responses", "counter", "Messages received from the control plane.", "xDS"),
+    _entry("istiod_connection_failures", "counter", "Connections to istiod that could not be set up.", "xDS"),
+    _entry("istiod_connection_terminations", "counter", "Streams to istiod that ended.", "xDS", "type"),
+    _entry("envoy_connection_terminations", "counter", "Envoy's xDS streams that ended.", "xDS", "type"),
+)
+
 _LATER = (
-    _later("xds_proxy_requests", "counter", "Messages forwarded to the control plane.", "xDS"),
-    _later("xds_proxy_responses", "counter", "Messages received from the control plane.", "xDS"),
-    _later("istiod_connection_failures", "counter", "Connections to istiod that could not be set up.", "xDS"),
-    _later("istiod_connection_terminations", "counter", "Streams to istiod that ended.", "xDS", "type"),
-    _later("envoy_connection_terminations", "counter", "Envoy's xDS streams that ended.", "xDS", "type"),
     _later("dns_requests_total", "counter", "DNS requests.", "DNS"),
     _later("dns_upstream_requests_total", "counter", "DNS requests sent on.", "DNS"),
     _later("dns_upstream_failures_total", "counter", "DNS requests that every upstream failed.", "DNS"),
@@ -168,6 +171,6 @@ _LATER = (
     _later("wasm_config_conversion_duration", "histogram", "Milliseconds such a conversion took.", "Wasm"),
 )
 
-METRICS = (*_SCRAPES, *_LIFE, *_IDENTITY, *_PROCESS, *_LATER)
+METRICS = (*_SCRAPES, *_LIFE, *_IDENTITY, *_XDS, *_PROCESS, *_LATER)
 
 BY_NAME = {entry.name: entry for entry in METRICS}

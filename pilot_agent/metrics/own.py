@@ -64,6 +64,8 @@ class AgentFacts:
     config_reloads_refused: int = 0
     identity: Mapping[str, Values] = field(default_factory=dict)
     """Of certificates and SDS, by name without prefix; empty where this proxy has no identity."""
+    xds: Mapping[str, Values] = field(default_factory=dict)
+    """Of the streams between Envoy and istiod, likewise; empty in local mode."""
 
 
 class OwnMetrics:
@@ -135,7 +137,7 @@ class OwnMetrics:
         yield from _of_envoy(facts)
         yield from _of_the_configuration(facts)
         yield _family("reaped_orphans_total", facts.reaped_orphans)
-        for name, values in facts.identity.items():
+        for name, values in {**facts.identity, **facts.xds}.items():
             yield _family(name, values)
 
 

@@ -66,7 +66,9 @@ def _durations(values: Mapping[str, Any]) -> Faults:
 def _addresses(values: Mapping[str, Any]) -> Faults:
     if not values.get("discoveryAddress"):
         yield "discoveryAddress", " is empty: give istiod's host:port, or leave it out"
-    for name in ("discoveryAddress", "statsdUdpAddress", "zipkinAddress"):
+    for each in (values.get("discoveryAddress") or "").split(","):
+        yield from _address("discoveryAddress", each.strip())
+    for name in ("statsdUdpAddress", "zipkinAddress"):
         yield from _address(name, values.get(name), is_host_ip_known=name == "zipkinAddress")
     for name in ("envoyMetricsService", "envoyAccessLogService"):
         yield from _address(f"{name}.address", (values.get(name) or {}).get("address"))

@@ -97,7 +97,7 @@ VARIABLES = (
             True,
             "false keeps the fragment of a request path (unsafe)",
         ),
-        ("XDS_ROOT_CA", "", "root certificate for istiod; only shown to templates in this version"),
+        ("XDS_ROOT_CA", "", "root certificate for istiod: a path, or SYSTEM; shown to templates too"),
     ),
     *_of(
         "envoy",
@@ -127,6 +127,14 @@ VARIABLES = (
         ("GCE_METADATA_HOST", "", "host:port of Google's metadata server"),
         ("KUBERNETES_SERVICE_HOST", "", "set: this runs in Kubernetes, whose labels count, not the machine's"),
     ),
+    *_of(
+        "xds",
+        ("PROXY_CONFIG_XDS_AGENT", False, "take the roots of ProxyConfig from istiod, beside the CA's"),
+        ("GRPC_KEEPALIVE_INTERVAL", _SECONDS_30, "how often an idle connection to istiod is tried"),
+        ("GRPC_KEEPALIVE_TIMEOUT", _SECONDS_10, "how long its answer may take"),
+        ("ISTIO_GPRC_MAXRECVMSGSIZE", 4194304, "longest message of the agent's gRPC servers, in bytes"),
+        ("ISTIO_GPRC_MAXSTREAMS", 100000, "concurrent streams of the agent's gRPC servers"),
+    ),
     *_later(
         "xds",
         ("DISABLE_ENVOY", False, "no Envoy: certificates and xDS for a proxyless gRPC application"),
@@ -135,12 +143,7 @@ VARIABLES = (
             "etc/istio/proxy/grpc-bootstrap.json",
             "bootstrap file for gRPC's own xDS client; empty: none",
         ),
-        ("PROXY_CONFIG_XDS_AGENT", False, "take ProxyConfig from istiod"),
         ("XDS_AUTH_PROVIDER", "", "without effect in Istio's agent too"),
-        ("GRPC_KEEPALIVE_INTERVAL", _SECONDS_30, "how often an idle connection to istiod is tried"),
-        ("GRPC_KEEPALIVE_TIMEOUT", _SECONDS_10, "how long its answer may take"),
-        ("ISTIO_GPRC_MAXRECVMSGSIZE", 4194304, "longest message of the agent's gRPC servers, in bytes"),
-        ("ISTIO_GPRC_MAXSTREAMS", 100000, "concurrent streams of the agent's gRPC servers"),
     ),
     *_of(
         "identity",
@@ -206,7 +209,7 @@ PREFIXES = (
     Prefix("ISTIO_META_", "node metadata of the rest of the name, as text", "node"),
     Prefix("ISTIO_METAJSON_", "an object whose keys become node metadata; the rest of the name says nothing", "node"),
     Prefix("CA_HEADER_", "header of every call to the CA", "identity"),
-    Prefix("XDS_HEADER_", "header of every stream to istiod", "xds", is_used=False),
+    Prefix("XDS_HEADER_", "header of every stream to istiod", "xds"),
 )
 
 NAMED_META = (

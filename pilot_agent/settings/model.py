@@ -45,8 +45,13 @@ class ProxyConfig:
         return Duration(*self.values["terminationDrainDuration"])
 
     @property
+    def discovery_addresses(self) -> list[HostPort]:
+        """istiod's, the one to ask first in front; one at least. Several, with commas between, are our own idea."""
+        return [HostPort.parse(each.strip()) for each in str(self.values["discoveryAddress"]).split(",")]
+
+    @property
     def discovery_address(self) -> HostPort:
-        return HostPort.parse(self.values["discoveryAddress"])
+        return self.discovery_addresses[0]
 
     @property
     def admin_port(self) -> int:

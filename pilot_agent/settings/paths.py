@@ -21,6 +21,7 @@ BASE_ID_NAME = "envoy-base-id"
 LIGHTSTEP_TOKEN_NAME = "lightstep_access_token.txt"  # noqa: S105 - a file's name
 XDS_DIRECTORY = "xds"
 SDS_DIRECTORY = "sds"
+XDS_SOCKET_NAME = "XDS"
 
 
 class File(NamedTuple):
@@ -52,7 +53,7 @@ FILES = (
         "tracing.lightstep.accessToken, for Envoy; owned by Envoy's user",
     ),
     File(f"<configPath>/{XDS_DIRECTORY}/", "written", "0644", "local mode: what Envoy reads as LDS, CDS, RDS and EDS"),
-    File("<configPath>/XDS", "socket", "", "where Envoy asks for its configuration; not served in this version"),
+    File("<configPath>/XDS", "socket", "0666", "where Envoy asks for its configuration: the agent's proxy to istiod"),
     File(
         f"{WORKLOAD_SDS_DIRECTORY}/<WORKLOAD_IDENTITY_SOCKET_FILE>",
         "socket, looked for",
@@ -75,7 +76,12 @@ FILES = (
         "",
         "`default` and `ROOTCA` while they are there and not empty, before the CA's",
     ),
-    File(CA_ROOT_FILE, "read", "", "root certificate of istiod (CA_ROOT_CA and PILOT_CERT_PROVIDER name others)"),
+    File(
+        CA_ROOT_FILE,
+        "read",
+        "",
+        "root certificate of istiod (CA_ROOT_CA, XDS_ROOT_CA and PILOT_CERT_PROVIDER name others)",
+    ),
     File(TOKEN_FILE, "read", "", "the service account's token; read anew for every call, and looked at each minute"),
     File(CRL_FILE, "read, watched", "", "the CA's revocation list, goes with ROOTCA"),
     File(

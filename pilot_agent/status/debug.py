@@ -21,6 +21,9 @@ class Facts(Protocol):
     def certs(self) -> Mapping[str, Any] | None:
         """The certificates, their renewal and what went wrong; None where this proxy has no identity."""
 
+    def xds(self) -> Mapping[str, Any] | None:
+        """The streams between Envoy and istiod; None where there is no istiod."""
+
     def shutdown(self) -> Mapping[str, Any]:
         """The plan of the shutdown and its steps so far."""
 
@@ -35,6 +38,10 @@ class DebugHandlers:
     async def certs(self, _request: web.BaseRequest) -> web.StreamResponse:
         found = self._facts.certs()
         return _json(found) if found is not None else _json({"certificates": []}, status=404)
+
+    async def xds(self, _request: web.BaseRequest) -> web.StreamResponse:
+        found = self._facts.xds()
+        return _json(found) if found is not None else _json({"streams": []}, status=404)
 
     async def shutdown(self, _request: web.BaseRequest) -> web.StreamResponse:
         return _json(self._facts.shutdown())

@@ -103,6 +103,7 @@ class Backend:
             debug = DebugHandlers(facts)
             self._routes["/debug/status"] = Route(debug.status, is_local_only=True, method="GET")
             self._routes["/debug/certs"] = Route(debug.certs, is_local_only=True, method="GET")
+            self._routes["/debug/xds"] = Route(debug.xds, is_local_only=True, method="GET")
             self._routes["/debug/shutdown"] = Route(debug.shutdown, is_local_only=True, method="GET")
             self._routes["/debug/ndsz"] = Route(debug.name_table, is_local_only=True)
         self._server = web.Server(

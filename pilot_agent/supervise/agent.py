@@ -39,7 +39,8 @@ from pilot_agent.supervise.reaper import Reaper, adoption_warning
 from pilot_agent.supervise.serving import Serving
 from pilot_agent.supervise.shutdown import GRACE_S, Drained, Shutdown, plan_for, post_drain
 from pilot_agent.supervise.timeline import Timeline
-from pilot_agent.supervise.workload import ServingGate, workload_health
+from pilot_agent.supervise.workload import Nobody, ServingGate, workload_health
+from pilot_agent.supervise.xds import Xds
 from pilot_agent.values import HostPort
 
 FILE_WATCHER = "file watcher"
@@ -62,6 +63,7 @@ class Agent:
         self._parts = Parts(self._log)
         self._watcher: Watcher | None = None
         self._identity = self._make_identity()
+        self._xds = self._make_xds()
         self._readiness = Readiness(self._gates(), self._log, self._clock, self._notes)
         self._probes = self._app_probes()
         self._timeline = Timeline(self._clock)
@@ -77,7 +79,7 @@ class Agent:
         return [
             BootstrapGate(self._prepared.phases.seconds),
             EnvoyGate(lifecycle, serving.pulse, serving.watchdog, lambda: self._envoys.current is not None),
-            ConfigGate(lifecycle),
+            ConfigGate(lifecycle, self._xds.problem if self._xds is not None else lambda: None),
             WorkersGate(lifecycle),
             CertificatesGate(self._identity.secrets.reason if self._identity is not None else lambda: None),
             UnneededGate("nametable"),
@@ -95,6 +97,13 @@ class Agent:
             self._watch_again,
             lambda: self._parts.failures.get(FILE_WATCHER, 0),
         )
+
+    def _make_xds(self) -> Xds | None:
+        listener, identity = self._prepared.xds, self._identity
+        if listener is None or identity is None:
+            return None
+        set_trust_bundle = identity.secrets.workload.set_trust_bundle
+        return Xds(self._prepared, listener, lambda: self._serving.desired, identity.tokens, set_trust_bundle)
 
     def _status_server(self) -> StatusServer:
         prepared, desired = self._prepared, self._prepared.desired
@@ -122,6 +131,7 @@ class Agent:
                 self._timeline,
                 lambda: self._meshes_accepted,
                 self._identity,
+                self._xds,
             ),
         )
 
@@ -180,8 +190,11 @@ class Agent:
             self._log.warn(warning)
         if self._identity is not None:
             self._identity.start(self._parts)
+        if self._xds is not None:
+            self._xds.start(self._parts)
         self._parts.start("pulse", lambda: self._serving.pulse.run(self._is_serving, self._readiness.note_change))
-        health = workload_health(self._prepared, ServingGate(self._lifecycle), self._reaper)
+        gate = ServingGate(self._lifecycle)
+        health = workload_health(self._prepared, gate, self._reaper, self._xds if self._xds is not None else Nobody())
         if health is not None:
             self._parts.start("workload health", health.run)
         self._parts.start("watchdog", lambda: self._serving.watchdog.run(self._is_serving, self._hung_changed))
@@ -345,6 +358,9 @@ class Agent:
         notes = [f"local configuration refused: {text}" for text in mesh.errors.values()] if mesh else []
         if refusal:
             notes.append(f"changed settings refused: {refusal}")
+        problem = self._xds.problem() if self._xds is not None else None
+        if problem is not None:
+            notes.append(f"istiod: {problem}")
         return [*notes, *(self._identity.secrets.notes() if self._identity is not None else [])]
 
     def _facts(self) -> AgentFacts:
@@ -363,6 +379,7 @@ class Agent:
             config_reloads_accepted=self._meshes_accepted + serving.accepted_changes,
             config_reloads_refused=(mesh.refused_total if mesh else 0) + serving.change.refused_total,
             identity=self._identity.facts() if self._identity is not None else {},
+            xds=self._xds.facts() if self._xds is not None else {},
         )
 
 

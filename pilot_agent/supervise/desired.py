@@ -34,6 +34,7 @@ from pilot_agent.settings.paths import (
 )
 from pilot_agent.settings.sources import load
 from pilot_agent.values import HostPort
+from pilot_agent.xds.options import work_out_xds
 
 BOOTSTRAP_TEMPLATE = "bootstrap.json.j2"
 
@@ -126,6 +127,8 @@ def work_out(inputs: Inputs, *, needs_binary: bool = True) -> Desired:
     node = build_node(settings, pod, addresses, __version__, inputs.answers.surroundings)
     identity = work_out_identity(settings, has_workload_sds=inputs.answers.surroundings.has_workload_sds)
     warnings += identity.warnings
+    if not settings.is_local:
+        work_out_xds(settings)  # what can't work should be known before Envoy is started
     binary = _binary(settings, needs_binary)
     document, own_parts = _document(settings, node, inputs, binary, unknown, warnings)
     config_file = bootstrap_file(settings)

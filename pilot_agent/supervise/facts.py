@@ -25,6 +25,7 @@ from pilot_agent.supervise.timeline import Timeline
 if TYPE_CHECKING:
     from pilot_agent.mesh.local import LocalMesh
     from pilot_agent.supervise.identity import Identity
+    from pilot_agent.supervise.xds import Xds
 
 ADMIN_TIMEOUT_S = 1.0
 MOST_ERRORS = 10
@@ -46,9 +47,10 @@ class StatusFacts:
         timeline: Timeline,
         meshes_accepted: Callable[[], int],
         identity: "Identity | None" = None,
+        xds: "Xds | None" = None,
     ) -> None:
         """`meshes_accepted`: changes of the local mesh that were taken, as the metric counts them."""
-        self._meshes_accepted, self._identity = meshes_accepted, identity
+        self._meshes_accepted, self._identity, self._xds = meshes_accepted, identity, xds
         self._prepared, self._serving, self._envoys = prepared, serving, envoys
         self._lifecycle, self._readiness, self._scrapes, self._timeline = lifecycle, readiness, scrapes, timeline
         self._version: tuple[int, str] | None = None
@@ -58,6 +60,9 @@ class StatusFacts:
 
     def certs(self) -> Mapping[str, Any] | None:
         return self._identity.certs() if self._identity is not None else None
+
+    def xds(self) -> Mapping[str, Any] | None:
+        return self._xds.described() if self._xds is not None else None
 
     async def status(self) -> Mapping[str, Any]:
         reason, current = self._readiness.reason(), self._envoys.current
@@ -75,6 +80,7 @@ class StatusFacts:
             "listeners": listeners,
             "certificates": self._identity.secrets.described() if self._identity is not None else [],
             "config": self._config(),
+            "xds": self.xds(),
             "errors": self._errors(),
             "traffic": traffic,
             "memory": {"agent_bytes": resident(None), "envoy_bytes": resident(current.child.pid) if current else None},

@@ -49,11 +49,14 @@ class ConfigGate:
 
     name = "config"
 
-    def __init__(self, lifecycle: Lifecycle) -> None:
-        self._lifecycle = lifecycle
+    def __init__(self, lifecycle: Lifecycle, problem: Callable[[], str | None] = lambda: None) -> None:
+        """`problem`: why there may be none, such as an istiod that can't be reached."""
+        self._lifecycle, self._problem = lifecycle, problem
 
     def reason(self) -> str | None:
-        return self._lifecycle.missing.config
+        missing = self._lifecycle.missing.config
+        problem = self._problem() if missing is not None else None
+        return f"{missing}; {problem}" if problem is not None else missing
 
 
 class WorkersGate:

@@ -4,7 +4,6 @@ The parts are `identity`'s and `sds`'; this is the one place where they meet set
 """
 
 import asyncio
-import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,6 +24,7 @@ from pilot_agent.metrics.own import Histogram, Values
 from pilot_agent.sds.account import SEND_SECONDS, SdsAccount
 from pilot_agent.sds.resources import SECRET_TYPE
 from pilot_agent.supervise.desired import Desired
+from pilot_agent.supervise.grpc_setup import set_up_grpc
 from pilot_agent.supervise.opening import FILE_SECRETS, OpenedIdentity
 from pilot_agent.supervise.parts import Parts
 from pilot_agent.supervise.prepare import Prepared
@@ -50,9 +50,11 @@ class Identity:
         self._executor: ThreadPoolExecutor = opened.executor
         self.account, self.sds_account = Account(), SdsAccount()
         options = prepared.desired.identity
-        self._tokens = self._make_tokens(options) if options.ca is not None else None
+        self.tokens = None if prepared.desired.settings.is_local else self._make_tokens(options)
+        """What the CA and istiod know us by."""
+        asked = self.tokens if options.ca is not None else None  # else only istiod's, which looks at it by itself
         output = Output(options.output, options.output_mode, publish_all) if options.output is not None else None
-        seams = Seams(self._executor, prepared.log.scope("cache"), prepared.clock, self._tokens, output, watch_again)
+        seams = Seams(self._executor, prepared.log.scope("cache"), prepared.clock, asked, output, watch_again)
         request = asyncio.wrap_future(opened.request) if opened.request is not None else None
         self.secrets = Secrets(options, self._signer(options), self.account, seams, request)
 
@@ -77,17 +79,10 @@ class Identity:
 
     def _import_server(self) -> Any:
         """In a thread: 40 ms, in which probes are answered."""
-        self._set_up_grpc()
+        set_up_grpc(self._prepared.desired.launch.variables)
         from pilot_agent.sds.server import SdsServer
 
         return SdsServer
-
-    def _set_up_grpc(self) -> None:
-        """gRPC's core reads these when it is imported. Its own words on standard error are no log lines."""
-        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-        suites = self._prepared.desired.launch.variables.get("GRPC_SSL_CIPHER_SUITES")
-        if suites is not None:
-            os.environ["GRPC_SSL_CIPHER_SUITES"] = suites  # what COMPLIANCE_POLICY allows
 
     def close(self) -> None:
         self._executor.shutdown(wait=False, cancel_futures=True)
@@ -102,10 +97,10 @@ class Identity:
             return LocalCa(options.local_ca, self._prepared.clock, log.warn, self._executor)
         if options.ca is None:
             return None
-        assert self._tokens is not None
-        self._set_up_grpc()
+        assert self.tokens is not None
+        set_up_grpc(self._prepared.desired.launch.variables)
         log = self._prepared.log.scope("citadelclient")
-        return IstiodCa(self._ca_now, self._tokens, self.account, log, self._prepared.clock, self._note_attempt)
+        return IstiodCa(self._ca_now, self.tokens, self.account, log, self._prepared.clock, self._note_attempt)
 
     def _ca_now(self) -> Any:
         """discoveryAddress may have changed since."""
@@ -144,7 +139,7 @@ class Identity:
 
     def certs(self) -> Mapping[str, Any]:
         """The answer of /debug/certs."""
-        token = self._tokens.state if self._tokens is not None else None
+        token = self.tokens.state if self.tokens is not None else None
         account, output = self.account, self._prepared.desired.identity.output
         return {
             "certificates": self.secrets.described(),
@@ -164,7 +159,7 @@ class Identity:
     def facts(self) -> Mapping[str, Values]:
         """For the metrics, by their names without prefix."""
         account, wall = self.account, self._prepared.clock.wall()
-        workload, token = self.secrets.workload, self._tokens.state if self._tokens is not None else None
+        workload, token = self.secrets.workload, self.tokens.state if self.tokens is not None else None
         not_after = workload.expires_at
         expires = {"default": not_after} if not_after is not None else {}
         return {

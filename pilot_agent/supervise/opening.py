@@ -1,4 +1,4 @@
-"""What the identity needs before Envoy is spawned: a socket that listens, or files in their place; then the first key.
+"""What Envoy must find at its start: sockets that listen for SDS and xDS, or files in their place; then the first key.
 
 Light imports only, but for the key: that is made in a thread, on the other core, while Envoy boots.
 """
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from pilot_agent.errors import SettingsError
 from pilot_agent.identity.options import IdentityOptions
 from pilot_agent.log import Log
-from pilot_agent.settings.paths import FILES_SDS_SOCKET, SDS_DIRECTORY, WORKLOAD_SDS_DIRECTORY
+from pilot_agent.settings.paths import FILES_SDS_SOCKET, SDS_DIRECTORY, WORKLOAD_SDS_DIRECTORY, XDS_SOCKET_NAME
 from pilot_agent.supervise.desired import Desired
 from pilot_agent.uds.listener import Listener
 from pilot_agent.uds.probe import is_agent, server_on
@@ -55,6 +55,18 @@ def open_identity(desired: Desired, config_path: Path, log: Log, undo: ExitStack
     except OSError as error:
         raise SettingsError(f"configPath {config_path}: {error.filename} can't be written: {error.strerror}") from None
     return OpenedIdentity(None, files)
+
+
+def open_xds(desired: Desired, undo: ExitStack) -> Listener | None:
+    """Where Envoy will ask for its configuration; None in local mode, where that is files. Raises SettingsError.
+
+    The path is the one of the bootstrap, relative where that is: a short one fits into a socket's address.
+    """
+    if desired.settings.is_local:
+        return None
+    listener = listen(Path(desired.settings.proxy_config.config_path) / XDS_SOCKET_NAME, "xDS")
+    undo.callback(listener.close)
+    return listener
 
 
 def socket_path(options: IdentityOptions) -> Path:

@@ -25,11 +25,12 @@ from pilot_agent.settings.paths import BASE_ID_NAME, XDS_DIRECTORY
 from pilot_agent.status import sockets
 from pilot_agent.supervise.announcement import announce, without_override
 from pilot_agent.supervise.desired import Desired, Inputs, config_directory
-from pilot_agent.supervise.opening import OpenedIdentity, begin_request, open_identity
+from pilot_agent.supervise.opening import OpenedIdentity, begin_request, open_identity, open_xds
 from pilot_agent.supervise.phases import Phases
 from pilot_agent.supervise.ports import check_free, port_error
 from pilot_agent.supervise.questions import find_out
 from pilot_agent.supervise.signals import EarlySignals
+from pilot_agent.uds.listener import Listener
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,6 +59,7 @@ class Prepared(NamedTuple):
     workload_probe: "WorkloadProbe | None"
     local_mesh: "LocalMesh | None"
     identity: OpenedIdentity | None
+    xds: Listener | None
     epoch: Epoch
     child: Child | None
     undo: ExitStack
@@ -97,6 +99,7 @@ def prepare(inputs: Inputs, log: Log, clock: Clock, signals: EarlySignals) -> Pr
         base_id_path = workspace.claim(BASE_ID_NAME)
         remove_generation(base_id_path)  # of an agent that was killed before it could
         identity = open_identity(desired, workspace.root, log, undo)
+        xds = open_xds(desired, undo)
         local_mesh = _load_local_mesh(desired, workspace, log)
         if local_mesh is not None:
             undo.callback(local_mesh.remove)
@@ -114,6 +117,7 @@ def prepare(inputs: Inputs, log: Log, clock: Clock, signals: EarlySignals) -> Pr
             workload_probe,
             local_mesh,
             identity,
+            xds,
             Epoch(can_hot_restart=_can_hot_restart(scope)),
             None,
             undo,
@@ -236,10 +240,6 @@ def mesh_options(desired: Desired) -> "Options":
 def _load_local_mesh(desired: Desired, workspace: Workspace, log: Log) -> "LocalMesh | None":
     settings = desired.settings
     if not settings.is_local:
-        log.scope().warn(
-            "mesh mode without a control plane connection: this version serves no xDS to Envoy yet, "
-            "so it gets no listeners and does not become ready; use --configDir for local mode"
-        )
         return None
     from pilot_agent.mesh.local import LocalMesh
     from pilot_agent.mesh.publish import Publisher

@@ -1,6 +1,6 @@
 """The health of a virtual machine's workload, where ProxyConfig has a readinessProbe: wired, and run as a part.
 
-Each change is logged. The xDS proxy, which tells istiod, will take the place of `Nobody`; until then the log is all.
+Each change is logged, and in a mesh told to istiod.
 """
 
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ from pilot_agent.supervise.reaper import Reaper
 
 if TYPE_CHECKING:
     from pilot_agent.status.readiness import Gate
-    from pilot_agent.status.workload_health import WorkloadHealth
+    from pilot_agent.status.workload_health import HealthReports, WorkloadHealth
 
 
 class ServingGate:
@@ -27,13 +27,15 @@ class ServingGate:
 
 
 class Nobody:
-    """Who hears of the workload's health in a version without a control plane connection."""
+    """Who hears of the workload's health where there is no control plane."""
 
     def report(self, healthy: bool, message: str) -> None:
         pass
 
 
-def workload_health(prepared: Prepared, envoy: "Gate", reaper: Reaper) -> "WorkloadHealth | None":
+def workload_health(
+    prepared: Prepared, envoy: "Gate", reaper: Reaper, reports: "HealthReports"
+) -> "WorkloadHealth | None":
     """None without a readinessProbe."""
     if prepared.workload_probe is None:
         return None
@@ -43,4 +45,4 @@ def workload_health(prepared: Prepared, envoy: "Gate", reaper: Reaper) -> "Workl
     is_legacy = prepared.desired.settings.environment.flag("REWRITE_PROBE_LEGACY_LOCALHOST_DESTINATION")
     host = "localhost" if is_legacy or not addresses else addresses[0]
     around = Surroundings(host, envoy, reaper.own, prepared.clock, prepared.log.scope("healthcheck"))
-    return WorkloadHealth(prepared.workload_probe, Nobody(), around)
+    return WorkloadHealth(prepared.workload_probe, reports, around)

@@ -6,6 +6,7 @@ Bound before Envoy is spawned (DESIGN, invariant 2), so it needs no more than `s
 import os
 import socket
 import stat
+import struct
 from pathlib import Path
 
 from pilot_agent.errors import SettingsError
@@ -16,6 +17,10 @@ MODE = 0o666
 
 LONGEST_PATH = 107
 """Bytes of a Unix socket's path: sockaddr_un has 108, one of them for the end."""
+
+
+CREDENTIALS = struct.Struct("3i")
+"""SO_PEERCRED: pid, uid and gid of the other end."""
 
 
 def check_length(path: Path, what: str) -> None:
@@ -30,7 +35,7 @@ def check_length(path: Path, what: str) -> None:
 
 def behind(path: Path, pid: int) -> Path:
     """The server's own socket behind the public one at `path`: it also tells that the process `pid` is an agent."""
-    return path.with_name(f".grpc{pid}")
+    return path.with_name(f".{path.name}.{pid}")
 
 
 class Listener:

@@ -7,14 +7,13 @@ Asks and judges only. Removing a stale socket is for who wants to listen there; 
 import os
 import socket
 import stat
-import struct
 import time
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from pilot_agent.clock import Deadline, SystemClock
 from pilot_agent.errors import SettingsError
-from pilot_agent.uds.listener import LONGEST_PATH, behind, check_length
+from pilot_agent.uds.listener import CREDENTIALS, LONGEST_PATH, behind, check_length
 
 DEFAULT_NAME = "socket"
 TIMEOUT_S = 1.0
@@ -25,8 +24,6 @@ RETRY_S = 0.01
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 EMPTY_SETTINGS = bytes(3) + b"\x04" + bytes(5)
 FRAME_HEADER_SIZE = 9
-_CREDENTIALS = struct.Struct("3i")
-"""pid, uid and gid of who listens."""
 LARGEST_FRAME = 1 << 14
 
 
@@ -95,10 +92,10 @@ def server_on(path: Path | str, timeout: float = TIMEOUT_S) -> int | None:
             connection.sendall(PREFACE + EMPTY_SETTINGS)
             if not _is_settings(_read(connection, FRAME_HEADER_SIZE, deadline)):
                 return None
-            credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+            credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
         except (OSError, ValueError):
             return None
-    pid: int = _CREDENTIALS.unpack(credentials)[0]
+    pid: int = CREDENTIALS.unpack(credentials)[0]
     return pid
 
 

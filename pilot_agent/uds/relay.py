@@ -1,6 +1,6 @@
 """Passes the connections of a listening socket on to a server's own one: gRPC can't adopt a socket that listens.
 
-Bytes only, in both directions, with the pressure of a slow reader passed back. Used by the SDS server.
+Bytes only, in both directions, with the pressure of a slow reader passed back. `grpc_server` uses it.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import cast
 
 from pilot_agent.log import Scope
-from pilot_agent.uds.listener import BACKLOG, Listener
+from pilot_agent.uds.listener import BACKLOG, CREDENTIALS, Listener
 
 MOST_CONNECTIONS = 4096
 LONGEST_CONNECT_S, CONNECT_PAUSE_S = 5.0, 0.02
@@ -25,6 +25,7 @@ class Relay:
         self._ends: set[_Accepted] = set()
         self._is_open = False
         self._backend = ""
+        self._joined = 0
 
     @property
     def connections(self) -> int:
@@ -66,18 +67,24 @@ class Relay:
     async def join(self, end: "_Accepted") -> None:
         loop = asyncio.get_running_loop()
         try:
-            sock = await self._connected()
+            sock = await self._connected(process_behind(end.transport))
             await loop.create_unix_connection(lambda: _End(end), sock=sock)
         except OSError as error:
             self._log.warn(f"{self._listener.path}: its server can't be reached: {str(error) or 'its backlog is full'}")
             end.abort()
 
-    async def _connected(self) -> socket.socket:
-        """Connecting never takes time on a Unix socket, but a full backlog refuses; asyncio takes that for a connection
-        under way, and then for one that is there."""
+    async def _connected(self, process: int) -> socket.socket:
+        """A connection to the backend, its own end named after the process in front of the relay: that name is all
+        that gRPC tells of a peer.
+
+        Connecting never takes time on a Unix socket, but a full backlog refuses; asyncio takes that for a connection
+        under way, and then for one that is there.
+        """
         sock = socket.socket(socket.AF_UNIX)
         sock.setblocking(False)
         try:
+            self._joined += 1
+            sock.bind(f"\0pilot-agent.{process}.{os.getpid()}.{id(self)}.{self._joined}")
             async with asyncio.timeout(LONGEST_CONNECT_S):
                 while True:
                     try:
@@ -88,6 +95,13 @@ class Relay:
         except BaseException:
             sock.close()
             raise
+
+
+def process_behind(transport: asyncio.BaseTransport) -> int:
+    """The pid of whoever connected."""
+    connected: socket.socket = transport.get_extra_info("socket")
+    pid: int = CREDENTIALS.unpack(connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size))[0]
+    return pid
 
 
 class _End(asyncio.Protocol):

@@ -62,7 +62,8 @@ class AgentProcess:
         """Write the mesh file: ports and paths of this run, and these ProxyConfig fields."""
         self.proxy_config |= proxy_config
         fields = {
-            "configPath": str(self.config_path),
+            # Relative in a mesh: the path of a Unix socket below it must be short.
+            "configPath": str(self.config_path) if self.is_local else os.path.relpath(self.config_path, self.directory),
             "binaryPath": str(self.binary),
             "proxyAdminPort": self.ports.admin,
             "statusPort": self.ports.status,

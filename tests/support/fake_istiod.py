@@ -1,4 +1,4 @@
-"""istiod as far as a workload's certificate needs it: a CA that speaks its protocol, with a switch for each fault.
+"""istiod as far as a sidecar needs it: a CA that speaks its protocol, and ADS (`fake_ads`), with switches for faults.
 
 gRPC's synchronous server, so it runs in any test or benchmark. gRPC for Python can require a client certificate or not
 ask for one, and istiod does neither: it asks, and takes a token as well. So `_TlsFront` ends TLS.
@@ -22,13 +22,20 @@ from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPub
 from pilot_agent.identity.messages import messages
 from tests.support.authority import Authority, Pair
 from tests.support.confidential import confide
+from tests.support.fake_ads import FakeAds
 from tests.support.ports import free_port
 
 SERVICE, METHOD = "istio.v1.auth.IstioCertificateService", "CreateCertificate"
 SERVER_NAMES = ("istiod.istio-system.svc", "localhost")
 HOST = "127.0.0.1"
-THREADS = 16
-"""How many requests can hang at once."""
+THREADS = 128
+"""How many requests can hang, and ADS streams be open, at once. A thread is made when it is needed."""
+_OPTIONS = [
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 15_000),  # as istiod: clients keep their connection alive
+]
 
 _CODES = {
     code.name.lower(): code
@@ -63,7 +70,7 @@ class FakeIstiod:
         self.lifetime_s: float | None = None
         """Of the certificates, instead of what was asked for."""
         self.requires_token: str | None = None
-        """UNAUTHENTICATED for every other one."""
+        """UNAUTHENTICATED for every other one, and every ADS stream without it."""
         self.client_ca: str | None = None
         """PEM of the roots that clients' certificates are checked by, from the next start on; None: every own root."""
         self.requests: list[CsrRequest] = []
@@ -77,6 +84,7 @@ class FakeIstiod:
         self._pool: ThreadPoolExecutor | None = None
         self._front: _TlsFront | None = None
         self._is_stopping = threading.Event()
+        self.ads = FakeAds(lambda: self.requires_token, self._identity_of)
 
     @property
     def address(self) -> str:
@@ -101,9 +109,10 @@ class FakeIstiod:
         self.root_file.write_text(self.root_pem)
         self._is_stopping = threading.Event()
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="fake istiod")
-        self._server = grpc.server(self._pool, options=[("grpc.so_reuseport", 0)])
+        self._server = grpc.server(self._pool, options=_OPTIONS)
         handler: Any = grpc.unary_unary_rpc_method_handler(self._create_certificate)
         self._server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE, {METHOD: handler})])
+        self._server.add_generic_rpc_handlers([self.ads.handlers()])
         own_port = self._server.add_insecure_port(f"{HOST}:{self._port if self._is_plaintext else 0}")
         self._server.start()
         if not self._is_plaintext:
@@ -116,8 +125,11 @@ class FakeIstiod:
         if self._front is not None:
             self._front.stop()
         if self._server is not None and self._pool is not None:
-            self._server.stop(None).wait()
+            is_stopped = self._server.stop(None)
+            self.ads.end_now()
+            is_stopped.wait()
             self._pool.shutdown()
+            self.ads.join()
         self._front = self._server = self._pool = None
 
     def rotate_root(self) -> None:
@@ -171,10 +183,14 @@ class FakeIstiod:
         token = credentials.removeprefix("Bearer ") if credentials.startswith("Bearer ") else None
         if token:
             confide(token)
-        peer = "" if self._front is None else self._front.identity_of(context.peer())
+        peer = self._identity_of(context.peer())
         signer = request.metadata.fields["CertSigner"].string_value
         self.requests.append(CsrRequest(request.csr, request.validity_duration, signer, headers, token, peer))
         return token
+
+    def _identity_of(self, peer: str) -> str:
+        front = self._front
+        return "" if front is None else front.identity_of(peer)
 
     def _next_fault(self) -> str | None:
         fault = self._fault

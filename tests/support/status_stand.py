@@ -51,6 +51,7 @@ RECORDED: dict[str, Any] = {
         "broken_files": ["mesh/ratings.yaml: line 7: spec.ports is not a list"],
         "services": 12,
     },
+    "xds": None,
     "errors": ["the first thing that went wrong", "the last thing that went wrong"],
     "traffic": {"requests_total": 1000, "connections_active": 17},
     "memory": {"agent_bytes": 43_000_000, "envoy_bytes": 61_000_000},

@@ -26,6 +26,59 @@ def test_the_first_line_says_whether_it_is_ready() -> None:
     assert said.splitlines()[0] == "NOT READY: envoy: restarting: killed by signal 9"
 
 
+def test_certificates_say_whose_they_are_until_when_and_what_is_wrong() -> None:
+    known = {
+        "name": "default",
+        "source": "ca",
+        "spiffe_id": "spiffe://a/ns/b/sa/c",
+        "serial": "1f",
+        "key": "EC secp256r1",
+        "not_after": "2026-01-02T00:00:00Z",
+        "next_renewal": "2026-01-01T12:00:00Z",
+        "last_error": "the CA is down",
+    }
+    roots = {"name": "ROOTCA", "source": "ca", "roots": 2, "has_crl": True, "last_error": None}
+    said = text(certificates=[known, roots, {"name": "file-root:/x", "last_error": "/x is missing or empty"}])
+    for line in (
+        "  default       spiffe://a/ns/b/sa/c, from ca",
+        "                serial 1f, EC secp256r1",
+        "                expires 2026-01-02T00:00:00Z, renewed at 2026-01-01T12:00:00Z",
+        "                last error: the CA is down",
+        "  ROOTCA        2 root certificates and a revocation list",
+        "  file-root:/x  none",
+        "                last error: /x is missing or empty",
+    ):
+        assert line in said.splitlines(), line
+
+
+def test_the_stream_to_istiod_says_what_was_accepted_and_what_refused() -> None:
+    def of(**changes: Any) -> dict[str, Any]:
+        return {"version": "7", "nonce": "n", "answered_nonce": "n", "nack": None, **changes}
+
+    types = {
+        "envoy.config.cluster.v3.Cluster": of(),
+        "envoy.config.listener.v3.Listener": of(nack="no such filter"),
+        "envoy.config.route.v3.RouteConfiguration": of(answered_nonce="older"),
+    }
+    stream = {
+        "istiod": "istiod:15012",
+        "kind": "delta",
+        "envoy_pid": 9,
+        "since": "2026-01-01T00:00:00Z",
+        "types": types,
+    }
+    said = text(xds={"streams": [stream], "problem": "istiod istiod:15012: refused"})
+    for line in (
+        "  istiod:15012  delta, Envoy pid 9, since 2026-01-01T00:00:00Z",
+        "                Cluster: version 7, accepted",
+        "                Listener: version 7, REFUSED: no such filter",
+        "                RouteConfiguration: version 7, under way",
+        "  problem       istiod istiod:15012: refused",
+    ):
+        assert line in said.splitlines(), line
+    assert "Istiod" not in text()
+
+
 def test_every_fact_is_on_the_screen() -> None:
     said = text()
     for fact in (

@@ -120,6 +120,13 @@ ALL = AgentFacts(
         "pilot_total_xds_internal_errors": 0,
         "pilot_xds_send_time": Histogram((0.01, 0.1), (1, 2, 3), 1.5),
     },
+    xds={
+        "xds_proxy_requests": 1,
+        "xds_proxy_responses": 2,
+        "istiod_connection_failures": 3,
+        "istiod_connection_terminations": {"error": 4},
+        "envoy_connection_terminations": {"cancelled": 5},
+    },
 )
 
 

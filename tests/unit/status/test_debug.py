@@ -27,6 +27,9 @@ class Told:
     def certs(self) -> Mapping[str, Any] | None:
         return {"certificates": [{"name": "default", "spiffe_id": "spiffe://a/ns/b/sa/c"}]}
 
+    def xds(self) -> Mapping[str, Any] | None:
+        return {"streams": []}
+
     def shutdown(self) -> Mapping[str, Any]:
         return {"state": "not stopping"}
 
@@ -52,6 +55,8 @@ def asked(path: str, method: str = "GET", host: str = "127.0.0.1", facts: Told |
         ("/debug/status", 200, {"ready": True, "reason": None, "errors": ["caf\u00e9 ?"]}),
         ("/debug/status?x=1", 200, {"ready": True, "reason": None, "errors": ["caf\u00e9 ?"]}),
         ("/debug/shutdown", 200, {"state": "not stopping"}),
+        ("/debug/certs", 200, {"certificates": [{"name": "default", "spiffe_id": "spiffe://a/ns/b/sa/c"}]}),
+        ("/debug/xds", 200, {"streams": []}),
         ("/debug/ndsz", 404, {}),
     ],
 )
@@ -63,7 +68,7 @@ def test_facts_are_json_that_nobody_stores(path: str, status: int, body: dict[st
     assert answer.headers["x-content-type-options"] == "nosniff"
 
 
-@pytest.mark.parametrize("path", ["/debug/status", "/debug/shutdown"])
+@pytest.mark.parametrize("path", ["/debug/status", "/debug/shutdown", "/debug/certs", "/debug/xds"])
 def test_facts_are_for_this_machine_and_for_get(path: str) -> None:
     answer = asked(path, "POST")
     assert (answer.status, answer.body) == WRONG_METHOD

@@ -1,0 +1,1 @@
+"""xDS between Envoy and istiod: the ADS proxy, and what the agent itself reads of it."""

@@ -1,0 +1,256 @@
+"""The ADS proxy: each stream of Envoy is one to istiod, and messages pass as the bytes they are.
+
+Envoy's messages go on unchanged and in order; what istiod sends is forwarded, read by the agent, or dropped, as
+`intercept` says. Nothing is retried here: a stream that ends, ends at both ends, and Envoy comes back.
+"""
+
+import asyncio
+import contextlib
+import re
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from pilot_agent.clock import Clock
+from pilot_agent.log import Scope
+from pilot_agent.xds.account import StreamState, XdsAccount
+from pilot_agent.xds.intercept import HEALTH, Fate, Handler, Health, Interception
+from pilot_agent.xds.upstream import Opened, Unreachable, Upstream
+from pilot_agent.xds.wire import DELTA_REQUEST, DELTA_RESPONSE, SOTW_REQUEST, SOTW_RESPONSE, envelope
+
+if TYPE_CHECKING:
+    Context = grpc.aio.ServicerContext[bytes, bytes]
+
+SLOW_FORWARD_S = 10.0
+LONGEST_NACK = 500
+_PEER = re.compile(r"unix-abstract:pilot-agent\.(\d+)\.")
+
+Filter = Callable[[str, bytes, bool], bytes]
+"""(type, response, whether it is delta) to the response Envoy gets."""
+
+
+class AdsProxy:
+    """All streams. One process of Envoy has one: a new one ends the one before, and leaves other processes' alone
+    (during a hot restart there are two)."""
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        handlers: Mapping[str, Handler],
+        account: XdsAccount,
+        log: Scope,
+        clock: Clock,
+        pass_on: Filter = lambda _type, response, _is_delta: response,
+    ) -> None:
+        self._upstream, self._handlers, self._account = upstream, handlers, account
+        self._log, self._clock, self._pass_on = log, clock, pass_on
+        self._by_process: dict[int, _Stream] = {}
+        self._health: Health | None = None
+
+    def report(self, healthy: bool, message: str) -> None:
+        """The workload's health, to istiod: now where it can hear it, and again on every later stream."""
+        self._health = Health(healthy, message)
+        for stream in self._by_process.values():
+            stream.tell_health(self._health)
+
+    async def serve(self, context: "Context", *, is_delta: bool) -> None:
+        """One stream of Envoy, to its end."""
+        process = process_of(context.peer())
+        interception = Interception(self._handlers, lambda: self._health, self._log, is_delta=is_delta)
+        state = StreamState(process, is_delta, self._clock.wall())
+        stream = _Stream(context, interception, state, self._account, self._log, self._clock, self._pass_on)
+        before = self._by_process.get(process)
+        self._by_process[process] = stream
+        if before is not None:
+            before.replace()
+        self._account.streams.append(state)
+        try:
+            await stream.run(self._upstream)
+        finally:
+            self._account.streams.remove(state)
+            if self._by_process.get(process) is stream:
+                del self._by_process[process]
+
+
+def process_of(peer: str) -> int:
+    """The pid behind a connection, which the relay puts into the name of its own end; 0 where it is not known."""
+    found = _PEER.match(peer)
+    return int(found[1]) if found else 0
+
+
+class _Stream:
+    def __init__(
+        self,
+        context: "Context",
+        interception: Interception,
+        state: StreamState,
+        account: XdsAccount,
+        log: Scope,
+        clock: Clock,
+        pass_on: Filter,
+    ) -> None:
+        self._context, self._interception, self._state, self._account = context, interception, state, account
+        self._log, self._clock, self._pass_on = log, clock, pass_on
+        self._request, self._response = (
+            (DELTA_REQUEST, DELTA_RESPONSE) if state.is_delta else (SOTW_REQUEST, SOTW_RESPONSE)
+        )
+        # Without a bound on purpose: bounded in both directions, gRPC's flow control could lock both sides up.
+        self._queue: asyncio.Queue[bytes] = asyncio.Queue()
+        self._replaced = asyncio.Event()
+
+    def replace(self) -> None:
+        """A newer stream of the same Envoy has come: this one ends, as if all were well."""
+        self._replaced.set()
+
+    def tell_health(self, health: Health) -> None:
+        if self._interception.has_asked_for_listeners:
+            self._queue.put_nowait(self._interception.health_request(health))
+
+    async def run(self, upstream: Upstream) -> None:
+        try:
+            opened = await self._unless_replaced(upstream.open(is_delta=self._state.is_delta))
+        except Unreachable as error:
+            self._account.connection_failures += 1
+            self._account.istiod_ends["error"] += 1
+            self._say_problem(str(error))
+            await self._context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+        if opened is None:
+            return
+        self._state.istiod, self._state.is_connected = opened.istiod, True
+        try:
+            await self._pump(opened)
+        finally:
+            opened.call.cancel()
+            with contextlib.suppress(Exception):
+                await opened.channel.close()
+
+    async def _unless_replaced(self, work: Any) -> Opened | None:
+        opening = asyncio.ensure_future(work)
+        replaced = asyncio.ensure_future(self._replaced.wait())
+        try:
+            await asyncio.wait({opening, replaced}, return_when=asyncio.FIRST_COMPLETED)
+            if opening.done():
+                opened: Opened = opening.result()
+                return opened
+            return None
+        finally:
+            replaced.cancel()
+            if not opening.done():
+                opening.cancel()
+                await asyncio.gather(opening, return_exceptions=True)
+
+    async def _pump(self, opened: Opened) -> None:
+        """Until one side ends. What istiod says at its end, Envoy is told word for word."""
+        from_envoy = asyncio.create_task(self._from_envoy(), name="ads from Envoy")
+        to_istiod = asyncio.create_task(self._to_istiod(opened.call), name="ads to istiod")
+        from_istiod = asyncio.create_task(self._from_istiod(opened.call), name="ads from istiod")
+        replaced = asyncio.create_task(self._replaced.wait(), name="ads replaced")
+        tasks: set[asyncio.Task[Any]] = {from_envoy, to_istiod, from_istiod, replaced}
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            await self._end(opened, from_envoy, from_istiod, replaced)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _end(
+        self,
+        opened: Opened,
+        from_envoy: "asyncio.Task[None]",
+        from_istiod: "asyncio.Task[None]",
+        replaced: "asyncio.Task[Any]",
+    ) -> None:
+        if replaced.done():
+            self._ended("envoy", "cancelled", "Envoy opened a new stream")
+            return
+        if from_envoy.done():
+            error = from_envoy.exception()
+            why = f": {error}" if error is not None else ""
+            self._ended("envoy", "error" if error is not None else "cancelled", f"Envoy ended its stream{why}")
+            return
+        failure = from_istiod.exception() if from_istiod.done() else None
+        if isinstance(failure, ValueError):
+            text = f"istiod {opened.istiod} sent what is no xDS response: {failure}"
+            self._ended("istiod", "error", text)
+            self._say_problem(text)
+            await self._context.abort(grpc.StatusCode.INTERNAL, text)
+        code = await opened.call.code()
+        details = await opened.call.details() or ""
+        is_well = code is grpc.StatusCode.OK
+        text = f"istiod {opened.istiod} ended the stream: {code.name}{f': {details}' if details else ''}"
+        self._ended("istiod", "cancelled" if is_well else "error", text)
+        if not is_well:
+            self._say_problem(text)
+            await self._context.abort(code, details)
+
+    def _ended(self, side: str, kind: str, text: str) -> None:
+        (self._account.envoy_ends if side == "envoy" else self._account.istiod_ends)[kind] += 1
+        self._account.past.append(text)
+        self._log.info(text) if kind == "cancelled" else self._log.warn(text)
+
+    def _say_problem(self, problem: str) -> None:
+        if problem != self._account.problem:
+            self._log.warn(f"no configuration from istiod: {problem}")
+        self._account.problem = problem
+
+    async def _from_envoy(self) -> None:
+        while True:
+            message: Any = await self._context.read()
+            if message is grpc.aio.EOF:
+                return
+            self._queue.put_nowait(message)
+            for own in self._note_request(message):
+                self._queue.put_nowait(own)
+
+    def _note_request(self, message: bytes) -> list[bytes]:
+        """The requests of the agent's own that go behind this one."""
+        try:
+            around = envelope(message, self._request)
+        except ValueError:
+            return []  # istiod is the one to refuse it
+        state = self._state.of(around.type_url)
+        state.requests += 1
+        if around.nonce:
+            state.answered_nonce = around.nonce
+            state.nack = around.error[:LONGEST_NACK] if around.error is not None else None
+        if around.error is not None and around.type_url != HEALTH:
+            words = " ".join(around.error.split())[:LONGEST_NACK]
+            self._log.warn(f"Envoy refuses {around.type_url.rpartition('.')[2]}: {words}")
+        return self._interception.own_requests(around.type_url)
+
+    async def _to_istiod(self, call: Any) -> None:
+        while True:
+            message = await self._queue.get()
+            await call.write(message)
+            self._account.requests += 1
+
+    async def _from_istiod(self, call: Any) -> None:
+        while True:
+            message = await call.read()
+            if message is grpc.aio.EOF:
+                return
+            self._account.responses += 1
+            self._account.problem, self._account.last_contact = None, self._clock.wall()
+            await self._take(bytes(message))
+
+    async def _take(self, message: bytes) -> None:
+        around = envelope(message, self._response)
+        state = self._state.of(around.type_url)
+        state.version, state.nonce, state.resources = around.version, around.nonce, around.resources
+        state.responses += 1
+        state.bytes += len(message)
+        fate, answer = self._interception.take(message, around)
+        if answer is not None:
+            self._queue.put_nowait(answer)
+        if fate is Fate.FORWARDED:
+            began = self._clock.monotonic()
+            await self._context.write(self._pass_on(around.type_url, message, self._state.is_delta))
+            took = self._clock.monotonic() - began
+            if took > SLOW_FORWARD_S:
+                self._log.warn(f"Envoy took {took:.0f} s to read {len(message)} bytes of {around.type_url}")
+        elif fate is Fate.DROPPED:
+            self._account.dropped[around.type_url] += 1
+            if self._account.dropped[around.type_url] == 1:
+                self._log.error(f"dropped what istiod sent of {around.type_url}: nobody here takes that type")
