@@ -169,7 +169,7 @@ class FakeAds:
     def many_services(
         self, count: int, *, size: int = 0, endpoint_port: int = 80, listener_port: int | None = None
     ) -> None:
-        """Clusters and endpoints of so many services, the clusters padded to `size` bytes in all.
+        """Clusters and endpoints of so many services, the clusters padded to about `size` bytes in all.
 
         With `listener_port` a listener too, whose route configuration has a virtual host for each service. Those set
         before stay.
@@ -305,19 +305,16 @@ class FakeAds:
         type_url, names = request.type_url, set(request.resource_names)
         watch = stream.watches.get(type_url)
         if watch is None:
-            watch = stream.watches[type_url] = _Watch()
-            watch.is_wildcard = "*" in names or (not names and type_url not in BY_NAME_ONLY)
-            new = must_answer = None
+            # Whatever nonce the client brings along from another stream.
+            is_wildcard = "*" in names or (not names and type_url not in BY_NAME_ONLY)
+            watch = stream.watches[type_url] = _Watch(is_wildcard=is_wildcard, must_answer=True)
         elif request.HasField("error_detail") or request.response_nonce not in ("", watch.nonce):
             return  # rejected, or about a response that is not our last one
-        else:
-            new, must_answer = names - watch.names, watch.must_answer or not request.response_nonce
+        must_answer = watch.must_answer or not request.response_nonce
+        new = names - watch.names
         watch.names, watch.must_answer = names - {"*"}, False
         wanted = self._wanted(type_url, watch)
-        if new is None:
-            if wanted or type_url in ANSWERED_EMPTY:
-                self._send(stream, type_url, wanted)
-        elif wanted and (must_answer or new & set(wanted)):
+        if (must_answer and (wanted or type_url in ANSWERED_EMPTY)) or new & set(wanted):
             self._send(stream, type_url, wanted)
 
     def _take_delta(self, stream: RecordedStream, request: Any) -> None:
@@ -359,18 +356,25 @@ class FakeAds:
         stream.nonces[nonce] = type_url
         if watch := stream.watches.get(type_url):
             watch.nonce, watch.must_answer = nonce, False
-        if type_url == CDS and EDS in stream.watches:
-            stream.watches[EDS].must_answer = True
         served = self._resources.get(type_url, {})
         resources = {name: served[name] for name in names}
         if type_url == self.garbage:
             resources = {"garbage": _Resource(GARBAGE, self._version)}
         make = self._sotw_response if stream.kind == _SOTW else self._delta_response
         stream.outgoing.put(make(type_url, nonce, resources, removed))
+        if type_url == CDS and EDS in stream.watches:
+            self._let_warm(stream, stream.watches[EDS], resources)
         if not stream.has_answered:
             stream.has_answered = True
             if self.unasked is not None:
                 self._send(stream, self.unasked, list(self._resources.get(self.unasked, {})))
+
+    def _let_warm(self, stream: RecordedStream, watch: _Watch, clusters: Collection[str]) -> None:
+        """Envoy warms a cluster that it gets again: it asks for the endpoints again, but not in delta."""
+        if stream.kind == _SOTW:
+            watch.must_answer = True
+        elif again := [name for name in self._wanted(EDS, watch) if name in clusters]:
+            self._send(stream, EDS, again)
 
     def _sotw_response(
         self, type_url: str, nonce: str, resources: Mapping[str, _Resource], removed: Collection[str]
