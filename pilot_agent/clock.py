@@ -44,6 +44,12 @@ class Deadline(NamedTuple):
         return Deadline(min(self.at, self.clock.monotonic() + seconds), self.clock)
 
 
+def chance() -> float:
+    """A random number from 0 to 1, 1 excluded."""
+    # os.urandom rather than `random`: importing that costs 11 ms (hashlib) on the way to Envoy's start.
+    return int.from_bytes(os.urandom(4), "big") / 2**32
+
+
 class Backoff:
     """Delays that double from `first` to `ceiling`, each shortened at random by up to `jitter` of itself.
 
@@ -57,9 +63,7 @@ class Backoff:
     def next(self) -> float:
         delay = self._next
         self._next = min(self._ceiling, self._next * 2)
-        # os.urandom rather than `random`: importing that costs 11 ms (hashlib) on the way to Envoy's start.
-        share = int.from_bytes(os.urandom(4), "big") / 2**32
-        return delay * (1 - self._jitter * share)
+        return delay * (1 - self._jitter * chance())
 
     def reset(self) -> None:
         self._next = self._first

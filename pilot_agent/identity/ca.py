@@ -5,11 +5,10 @@ read anew, and no back-off of an old connection is waited for. grpc is imported 
 """
 
 import asyncio
-import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pilot_agent.clock import Clock
+from pilot_agent.clock import Clock, chance
 from pilot_agent.errors import IdentityError
 from pilot_agent.identity.account import Account
 from pilot_agent.identity.channel import metadata, open_channel, read_credentials
@@ -83,7 +82,7 @@ class IstiodCa:
                     raise IdentityError(error.kind, str(error)) from None
                 self._trouble(str(error))
                 self._account.csr_retries += 1
-                await asyncio.sleep(pause * (1 + PAUSE_JITTER * (2 * _chance() - 1)))
+                await asyncio.sleep(pause * (1 + PAUSE_JITTER * (2 * chance() - 1)))
                 pause *= 2
         raise AssertionError("unreachable")
 
@@ -118,7 +117,3 @@ def _error_of(options: CaOptions, error: "grpc.aio.AioRpcError") -> IdentityErro
     details = " ".join((error.details() or "").split())[:LONGEST_DETAILS]
     make = _Retriable if code in _RETRIED else IdentityError
     return make(_KINDS.get(code, "ca_error"), f"CA {options.address}: {code}: {details or 'no details'}")
-
-
-def _chance() -> float:
-    return int.from_bytes(os.urandom(4), "big") / 2**32

@@ -5,12 +5,11 @@ security-xds.md, section 3, with 14.6 to 14.9 done better). Runs as one task; `s
 """
 
 import asyncio
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from pilot_agent.clock import Backoff, Clock
+from pilot_agent.clock import Backoff, Clock, chance
 from pilot_agent.errors import IdentityError
 from pilot_agent.identity.account import Account
 from pilot_agent.identity.certificate import CertificateFacts, Roots, check_pair, check_roots, stamp, why_unverified
@@ -258,7 +257,7 @@ class Workload:
         self._backoff.reset()
         self._retry_at, self._wishes_met, self.last_error, self._said = 0.0, wishes, None, None
         self._ca_roots = issued.roots
-        self.renew_at = now + renewal_delay(self._options.renewal, now, facts.not_after, now, _chance())
+        self.renew_at = now + renewal_delay(self._options.renewal, now, facts.not_after, now, chance())
         self.origin = "ca"
         self.default.offer(issued.pair)
         self._publish_roots()
@@ -348,7 +347,3 @@ class Workload:
 
     async def _in_thread(self, work: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
-
-
-def _chance() -> float:
-    return int.from_bytes(os.urandom(4), "big") / 2**32
