@@ -157,6 +157,7 @@ _XDS = (
     _entry("istiod_connection_failures", "counter", "Connections to istiod that could not be set up.", "xDS"),
     _entry("istiod_connection_terminations", "counter", "Streams to istiod that ended.", "xDS", "type"),
     _entry("envoy_connection_terminations", "counter", "Envoy's xDS streams that ended.", "xDS", "type"),
+    _entry("xds_left_out_total", "counter", "What a stock Envoy could not load, left out of pushes.", "xDS", "part"),
 )
 
 _LATER = (

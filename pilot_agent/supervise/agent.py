@@ -103,7 +103,9 @@ class Agent:
         if listener is None or identity is None:
             return None
         set_trust_bundle = identity.secrets.workload.set_trust_bundle
-        return Xds(self._prepared, listener, lambda: self._serving.desired, identity.tokens, set_trust_bundle)
+        return Xds(
+            self._prepared, listener, lambda: self._serving.desired, identity.tokens, set_trust_bundle, self._envoys.ask
+        )
 
     def _status_server(self) -> StatusServer:
         prepared, desired = self._prepared, self._prepared.desired

@@ -11,6 +11,7 @@ from pilot_agent.supervise.desired import Desired
 from pilot_agent.supervise.grpc_setup import set_up_grpc
 from pilot_agent.supervise.parts import Parts
 from pilot_agent.supervise.prepare import Prepared
+from pilot_agent.supervise.stock import Ask, StockEnvoy
 from pilot_agent.uds.listener import Listener
 from pilot_agent.xds.account import StreamState, XdsAccount
 from pilot_agent.xds.options import XdsOptions, work_out_xds
@@ -32,10 +33,13 @@ class Xds:
         desired: Callable[[], Desired],
         tokens: Tokens | None,
         set_trust_bundle: Callable[[list[str]], None],
+        ask: Ask,
     ) -> None:
         self._prepared, self._listener, self._desired = prepared, listener, desired
         self._tokens, self._set_trust_bundle = tokens, set_trust_bundle
         self.account = XdsAccount()
+        self._log = prepared.log.scope("xdsproxy")
+        self._stock = StockEnvoy(desired, ask, prepared.inputs.answers.build, self.account, self._log)
         self._proxy: AdsProxy | None = None
         self._health: tuple[bool, str] | None = None
 
@@ -50,12 +54,12 @@ class Xds:
         from pilot_agent.xds.server import XdsServer
         from pilot_agent.xds.upstream import Upstream
 
-        log = self._prepared.log.scope("xdsproxy")
+        log = self._log
         handlers = {}
         if self._options().takes_proxy_config:
             handlers[PROXY_CONFIG] = lambda resource: self._set_trust_bundle(ca_certificates(resource))
         upstream = Upstream(self._options, self._tokens, log, self._prepared.clock)
-        self._proxy = AdsProxy(upstream, handlers, self.account, log, self._prepared.clock)
+        self._proxy = AdsProxy(upstream, handlers, self.account, log, self._prepared.clock, self._stock.pass_on)
         if self._health is not None:
             self._proxy.report(*self._health)
         await XdsServer(self._listener, self._proxy, self._options, log).run()
@@ -89,6 +93,7 @@ class Xds:
             "last_contact": stamp(account.last_contact) if account.last_contact is not None else None,
             "ended": list(account.past),
             "dropped": dict(account.dropped),
+            "left_out": dict(account.left_out),
         }
 
     def facts(self) -> Mapping[str, Values]:
@@ -100,6 +105,7 @@ class Xds:
             "istiod_connection_failures": account.connection_failures,
             "istiod_connection_terminations": dict.fromkeys(ENDS, 0) | account.istiod_ends,
             "envoy_connection_terminations": dict.fromkeys(ENDS, 0) | account.envoy_ends,
+            "xds_left_out_total": account.left_out,
         }
 
 

@@ -40,6 +40,8 @@ class XdsAccount:
     requests: int = 0
     responses: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)
+    """Of what a stock Envoy can't load, by what it is."""
     connection_failures: int = 0
     istiod_ends: Counter[str] = field(default_factory=Counter)
     envoy_ends: Counter[str] = field(default_factory=Counter)

@@ -7,7 +7,7 @@ Envoy's messages go on unchanged and in order; what istiod sends is forwarded, r
 import asyncio
 import contextlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -26,8 +26,12 @@ SLOW_FORWARD_S = 10.0
 LONGEST_NACK = 500
 _PEER = re.compile(r"unix-abstract:pilot-agent\.(\d+)\.")
 
-Filter = Callable[[str, bytes, bool], bytes]
+Filter = Callable[[str, bytes, bool], Awaitable[bytes]]
 """(type, response, whether it is delta) to the response Envoy gets."""
+
+
+async def as_it_came(_type_url: str, response: bytes, _is_delta: bool) -> bytes:
+    return response
 
 
 class AdsProxy:
@@ -41,7 +45,7 @@ class AdsProxy:
         account: XdsAccount,
         log: Scope,
         clock: Clock,
-        pass_on: Filter = lambda _type, response, _is_delta: response,
+        pass_on: Filter = as_it_came,
     ) -> None:
         self._upstream, self._handlers, self._account = upstream, handlers, account
         self._log, self._clock, self._pass_on = log, clock, pass_on
@@ -245,8 +249,9 @@ class _Stream:
         if answer is not None:
             self._queue.put_nowait(answer)
         if fate is Fate.FORWARDED:
+            passed = await self._pass_on(around.type_url, message, self._state.is_delta)
             began = self._clock.monotonic()
-            await self._context.write(self._pass_on(around.type_url, message, self._state.is_delta))
+            await self._context.write(passed)
             took = self._clock.monotonic() - began
             if took > SLOW_FORWARD_S:
                 self._log.warn(f"Envoy took {took:.0f} s to read {len(message)} bytes of {around.type_url}")

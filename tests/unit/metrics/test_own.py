@@ -126,6 +126,7 @@ ALL = AgentFacts(
         "istiod_connection_failures": 3,
         "istiod_connection_terminations": {"error": 4},
         "envoy_connection_terminations": {"cancelled": 5},
+        "xds_left_out_total": {"telemetry": 6},
     },
 )
 
