@@ -29,12 +29,23 @@ def run(parsed: Parsed) -> int:
     desired = preview(parsed, needs_binary=wants_check)
     for warning in desired.warnings:
         print(f"Warning: {warning}", file=sys.stderr)
-    if wants_check:
+    if not desired.settings.has_envoy:
+        show_grpc(desired, is_check=wants_check)
+    elif wants_check:
         check(desired)
         print(f"bootstrap is valid ({desired.binary}, {version_line(desired.binary)})")
     else:
         sys.stdout.buffer.write(shown(desired, parsed.values["output"]))
     return EXIT_OK
+
+
+def show_grpc(desired: Desired, *, is_check: bool) -> None:
+    """DISABLE_ENVOY: what gRPC's xDS client gets. Raises SettingsError where that is nothing, or can't be checked."""
+    if desired.grpc is None:
+        raise SettingsError("DISABLE_ENVOY=true and an empty GRPC_XDS_BOOTSTRAP: no bootstrap is made for anybody")
+    if is_check:
+        raise SettingsError("DISABLE_ENVOY=true: there is no Envoy to check the bootstrap; without --check it is shown")
+    sys.stdout.buffer.write(desired.grpc.document)
 
 
 def shown(desired: Desired, output: str) -> bytes:

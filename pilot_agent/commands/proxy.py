@@ -33,8 +33,8 @@ def run(parsed: Parsed) -> int:
     inputs = Inputs(flags, dict(os.environ), options.as_json)
     try:
         prepared = prepare(inputs, log, SystemClock(), signals)
-        if prepared.child is None:
-            log.scope().info(f"{signals.stop} before Envoy was started: nothing to end")
+        if prepared.child is None and signals.stop is not None:
+            log.scope().info(f"{signals.stop} before anything was started: nothing to end")
             prepared.take_back()
             return EXIT_OK
 

@@ -1,4 +1,4 @@
-"""The directory the agent writes into (`configPath`): made when first needed, and left as it was found."""
+"""A directory the agent writes into, `configPath` above all: made when first needed, and left as it was found."""
 
 from pathlib import Path
 
@@ -9,8 +9,9 @@ from pilot_agent.files.publish import publish
 class Workspace:
     """Remembers every directory and file it made, so that `remove` takes away exactly those."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root.absolute()
+    def __init__(self, root: Path, what: str = "configPath", directory_mode: int = 0o755) -> None:
+        """`what`: the setting that names it, for errors."""
+        self.root, self._what, self._directory_mode = root.absolute(), what, directory_mode
         self._directories: list[Path] = []
         self._files: list[Path] = []
 
@@ -20,9 +21,9 @@ class Workspace:
             missing = [path for path in (directory, *directory.parents) if not path.exists()]
             for path in reversed(missing):
                 try:
-                    path.mkdir(mode=0o755)
+                    path.mkdir(mode=self._directory_mode)
                 except OSError as error:
-                    raise SettingsError(f"configPath {self.root}: {path} can't be made: {error.strerror}") from None
+                    raise SettingsError(f"{self._what} {self.root}: {path} can't be made: {error.strerror}") from None
                 self._directories.append(path)
 
     def claim(self, name: str) -> Path:
@@ -38,7 +39,7 @@ class Workspace:
         try:
             publish(path, content, mode, owner)
         except OSError as error:
-            raise SettingsError(f"configPath {self.root}: {path} can't be written: {error.strerror}") from None
+            raise SettingsError(f"{self._what} {self.root}: {path} can't be written: {error.strerror}") from None
         return path
 
     def remove(self) -> None:

@@ -25,13 +25,15 @@ ISTIOD_NAME = "istiod.istio-system.svc"
 class Node(NamedTuple):
     """`locality` has region, zone and sub_zone, each only where known; `metadata` is ready for JSON, its keys sorted.
 
-    `warnings` say what was told and had to be ignored.
+    `record` is the part of it that Istio knows by name: without what was told beside and is only passed on. `warnings`
+    say what was told and had to be ignored.
     """
 
     id: str
     cluster: str
     locality: dict[str, str]
     metadata: dict[str, Any]
+    record: dict[str, Any]
     addresses: list[str]
     warnings: tuple[str, ...] = ()
 
@@ -55,12 +57,14 @@ def build_node(
         typed["ANNOTATIONS"] = pod.annotations
     locality = take_locality(typed["LABELS"], surroundings.platform)
     typed["METADATA_DISCOVERY"] = _metadata_discovery(settings.environment, typed)
-    metadata = {**told.values, **_credential_sockets(surroundings), **without_empty(typed)}
+    record = without_empty(typed)
+    metadata = {**told.values, **_credential_sockets(surroundings), **record}
     node = Node(
         _node_id(settings, addresses),
         cluster_name(settings.proxy_config, typed),
         locality,
         metadata,
+        record,
         addresses,
         (*_instance_ip_warning(settings.environment), *told.warnings),
     )
@@ -116,10 +120,11 @@ def _instance_ip_warning(environment: Environment) -> list[str]:
 
 
 def _as_unicode(node: Node) -> Node:
-    metadata = without_lone_surrogates(node.metadata)
+    metadata, record = (without_lone_surrogates(each) for each in (node.metadata, node.record))
     return node._replace(
         id=without_lone_surrogates(node.id),
         cluster=without_lone_surrogates(node.cluster),
         locality=without_lone_surrogates(node.locality),
         metadata=dict(sorted(metadata.items())),
+        record=dict(sorted(record.items())),
     )

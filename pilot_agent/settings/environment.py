@@ -134,15 +134,15 @@ VARIABLES = (
         ("GRPC_KEEPALIVE_TIMEOUT", _SECONDS_10, "how long its answer may take"),
         ("ISTIO_GPRC_MAXRECVMSGSIZE", 4194304, "longest message of the agent's gRPC servers, in bytes"),
         ("ISTIO_GPRC_MAXSTREAMS", 100000, "concurrent streams of the agent's gRPC servers"),
-    ),
-    *_later(
-        "xds",
         ("DISABLE_ENVOY", False, "no Envoy: certificates and xDS for a proxyless gRPC application"),
         (
             "GRPC_XDS_BOOTSTRAP",
             "etc/istio/proxy/grpc-bootstrap.json",
             "bootstrap file for gRPC's own xDS client; empty: none",
         ),
+    ),
+    *_later(
+        "xds",
         ("XDS_AUTH_PROVIDER", "", "without effect in Istio's agent too"),
     ),
     *_of(

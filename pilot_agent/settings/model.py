@@ -190,6 +190,11 @@ class Settings(NamedTuple):
         return bool(self.flags.config_dir)
 
     @property
+    def has_envoy(self) -> bool:
+        """False under DISABLE_ENVOY: the application is in the mesh by gRPC's own xDS client."""
+        return not self.environment.flag("DISABLE_ENVOY")
+
+    @property
     def is_sidecar(self) -> bool:
         return self.flags.role == "sidecar"
 

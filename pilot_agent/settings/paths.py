@@ -54,6 +54,7 @@ FILES = (
     ),
     File(f"<configPath>/{XDS_DIRECTORY}/", "written", "0644", "local mode: what Envoy reads as LDS, CDS, RDS and EDS"),
     File("<configPath>/XDS", "socket", "0666", "where Envoy asks for its configuration: the agent's proxy to istiod"),
+    File("GRPC_XDS_BOOTSTRAP", "written", "0644", "the bootstrap of gRPC's own xDS client; its directory is made 0700"),
     File(
         f"{WORKLOAD_SDS_DIRECTORY}/<WORKLOAD_IDENTITY_SOCKET_FILE>",
         "socket, looked for",

@@ -27,6 +27,7 @@ from pilot_agent.supervise.gates import (
     CertificatesGate,
     ConfigGate,
     EnvoyGate,
+    GrpcBootstrapGate,
     TerminatingGate,
     UnneededGate,
     WorkersGate,
@@ -54,6 +55,7 @@ class Agent:
     def __init__(self, prepared: Prepared) -> None:
         self._prepared = prepared
         self._log, self._clock = prepared.log.scope(), prepared.clock
+        self._has_envoy = prepared.desired.settings.has_envoy
         self._events = Events()
         self._lifecycle = Lifecycle(self._log, self._clock, self._state_changed)
         self._reaper = Reaper(self._log)
@@ -75,15 +77,30 @@ class Agent:
         self._meshes_accepted = 0
 
     def _gates(self) -> list[Gate]:
-        lifecycle, serving = self._lifecycle, self._serving
+        grpc = self._prepared.desired.grpc
         return [
             BootstrapGate(self._prepared.phases.seconds),
+            *self._envoy_gates(),
+            *([GrpcBootstrapGate(grpc.certificates)] if grpc is not None else []),
+            CertificatesGate(self._identity_reason),
+            UnneededGate("nametable"),
+            TerminatingGate(self._lifecycle),
+        ]
+
+    def _identity_reason(self) -> str | None:
+        """Without an Envoy, and without OUTPUT_CERTS, nobody waits for a certificate."""
+        desired = self._prepared.desired
+        is_wanted = desired.settings.has_envoy or desired.identity.output is not None
+        return self._identity.secrets.reason() if self._identity is not None and is_wanted else None
+
+    def _envoy_gates(self) -> list[Gate]:
+        if not self._has_envoy:
+            return []
+        lifecycle, serving = self._lifecycle, self._serving
+        return [
             EnvoyGate(lifecycle, serving.pulse, serving.watchdog, lambda: self._envoys.current is not None),
             ConfigGate(lifecycle, self._xds.problem if self._xds is not None else lambda: None),
             WorkersGate(lifecycle),
-            CertificatesGate(self._identity.secrets.reason if self._identity is not None else lambda: None),
-            UnneededGate("nametable"),
-            TerminatingGate(lifecycle),
         ]
 
     def _make_identity(self) -> Identity | None:
@@ -111,7 +128,7 @@ class Agent:
         prepared, desired = self._prepared, self._prepared.desired
         environment = desired.settings.environment
         envoy = HostPort(desired.family.localhost, environment.number("ENVOY_PROMETHEUS_PORT"))
-        merges_envoy = environment.flag("PILOT_AGENT_MERGE_ENVOY_STATS")
+        merges_envoy = self._has_envoy and environment.flag("PILOT_AGENT_MERGE_ENVOY_STATS")
         limits = ScrapeLimits(in_flight=desired.settings.flags.scrapes_in_flight)
         scraper = Scraper(self._facts, envoy if merges_envoy else None, prepared.apps, self._log, limits)
         return StatusServer(
@@ -163,12 +180,15 @@ class Agent:
         """
         loop = asyncio.get_running_loop()
         try:
-            self._adopt_envoy()
+            if self._has_envoy:
+                self._adopt_envoy()
             self._prepared.signals.hand_over(loop.add_signal_handler, self._signalled)
             self._reaper.sweep()  # whatever ended before SIGCHLD had a handler
             await self._status.start()
             self._prepared.phases.end("status_port")
             self._begin()
+            if not self._has_envoy:
+                self._serving.serve_without_envoy()
             return await self._loop()
         finally:
             self._serving.leave_alone()
@@ -194,13 +214,17 @@ class Agent:
             self._identity.start(self._parts)
         if self._xds is not None:
             self._xds.start(self._parts)
-        self._parts.start("pulse", lambda: self._serving.pulse.run(self._is_serving, self._readiness.note_change))
         gate = ServingGate(self._lifecycle)
         health = workload_health(self._prepared, gate, self._reaper, self._xds if self._xds is not None else Nobody())
         if health is not None:
             self._parts.start("workload health", health.run)
-        self._parts.start("watchdog", lambda: self._serving.watchdog.run(self._is_serving, self._hung_changed))
+        if self._has_envoy:
+            self._watch_envoy()
         asyncio.get_running_loop().call_later(IDLE_PARTS_AFTER_S, self._start_idle_parts)
+
+    def _watch_envoy(self) -> None:
+        self._parts.start("pulse", lambda: self._serving.pulse.run(self._is_serving, self._readiness.note_change))
+        self._parts.start("watchdog", lambda: self._serving.watchdog.run(self._is_serving, self._hung_changed))
 
     async def _loop(self) -> int:
         code: int | None = None
@@ -299,6 +323,9 @@ class Agent:
 
     async def drain(self) -> str:
         """POST /drain: listeners drain but stay open, until a stop ends it all."""
+        if not self._has_envoy:
+            self._log.info("drain requested: there is no Envoy whose listeners could drain (DISABLE_ENVOY)")
+            return "OK: no Envoy is run, there is nothing to drain"
         self._log.info("drain requested: listeners answer with connection: close from now on")
         options = DrainOptions(self._serving.desired.settings.is_sidecar, skip_exit=True)
         current = self._envoys.current

@@ -41,7 +41,8 @@ class Change:
                 return None
             if self._failed is not None and not wanted.differs_from(self._failed[0]):
                 raise EnvoyRefused(self._failed[1])
-            await self.ask_envoy(wanted, "the changed bootstrap")
+            if wanted.settings.has_envoy:
+                await self.ask_envoy(wanted, "the changed bootstrap")
         except AgentError as error:
             self._refuse(str(error))
             return None

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from pilot_agent import __version__
 from pilot_agent.bootstrap.context import LocalFiles, build_context
+from pilot_agent.bootstrap.grpc import GrpcBootstrap, grpc_bootstrap
 from pilot_agent.bootstrap.override import read_override
 from pilot_agent.bootstrap.render import YAML_TEMPLATES, Renderer
 from pilot_agent.envoy.build import Build, leaves_istio_parts_out
@@ -31,6 +32,7 @@ from pilot_agent.settings.paths import (
     LABELS_FILE,
     LIGHTSTEP_TOKEN_NAME,
     XDS_DIRECTORY,
+    XDS_SOCKET_NAME,
 )
 from pilot_agent.settings.sources import load
 from pilot_agent.values import HostPort
@@ -71,8 +73,9 @@ class Inputs(NamedTuple):
 class Desired(NamedTuple):
     """`document` is the bootstrap as Envoy reads it from `config_file`; a `customConfigFile` is never written.
 
-    `secrets` are more files for Envoy, by name, that nobody else may read. `unknown` says what must be found out before
-    this is final: `build`, or `address:HOST`.
+    `secrets` are more files for Envoy, by name, that nobody else may read. `grpc` is for gRPC's own xDS client; without
+    an Envoy it is all there is, and `document` is empty. `unknown` says what must be found out before this is final:
+    `build`, or `address:HOST`.
     """
 
     settings: Settings
@@ -85,6 +88,7 @@ class Desired(NamedTuple):
     is_custom_file: bool
     has_own_parts: bool
     secrets: Mapping[str, bytes]
+    grpc: GrpcBootstrap | None
     warnings: tuple[str, ...]
     unknown: tuple[str, ...]
 
@@ -97,7 +101,9 @@ class Desired(NamedTuple):
         return Path(self.launch.argv[0])
 
     def differs_from(self, other: "Desired") -> bool:
-        """Whether Envoy must be restarted to get from one to the other."""
+        """Whether something must be done to get from one to the other: Envoy restarted, where there is one."""
+        if not self.settings.has_envoy:
+            return self.grpc != other.grpc
         mine, theirs = ((each.launch, each.document, each.secrets) for each in (self, other))
         return mine != theirs
 
@@ -129,10 +135,14 @@ def work_out(inputs: Inputs, *, needs_binary: bool = True) -> Desired:
     warnings += identity.warnings
     if not settings.is_local:
         work_out_xds(settings)  # what can't work should be known before Envoy is started
-    binary = _binary(settings, needs_binary)
-    document, own_parts = _document(settings, node, inputs, binary, unknown, warnings)
+    elif not settings.has_envoy:
+        raise SettingsError("DISABLE_ENVOY=true and --configDir: local mode is Envoy's; take one of them away")
+    binary = _binary(settings, needs_binary and settings.has_envoy)
+    document, own_parts, override = b"", False, None
+    if settings.has_envoy:
+        document, own_parts = _document(settings, node, inputs, binary, unknown, warnings)
+        override = _override(settings, warnings)
     config_file = bootstrap_file(settings)
-    override = _override(settings, warnings)
     arguments = base_arguments(settings, config_file, addresses, override)
     variables = envoy_variables(settings, inputs.variables)
     return Desired(
@@ -146,6 +156,7 @@ def work_out(inputs: Inputs, *, needs_binary: bool = True) -> Desired:
         bool(settings.proxy_config.custom_config_file),
         own_parts or override is not None,
         _secrets(settings),
+        _grpc(settings, node, identity.output),
         tuple(dict.fromkeys([*warnings, *node.warnings])),
         tuple(unknown),
     )
@@ -245,6 +256,13 @@ def _secrets(settings: Settings) -> dict[str, bytes]:
     if not lightstep:
         return {}
     return {LIGHTSTEP_TOKEN_NAME: str(lightstep.get("accessToken", "")).encode()}
+
+
+def _grpc(settings: Settings, node: Node, output: Path | None) -> GrpcBootstrap | None:
+    path = settings.environment.text("GRPC_XDS_BOOTSTRAP")
+    if settings.is_local or not path:
+        return None
+    return grpc_bootstrap(Path(path).absolute(), node, config_directory(settings) / XDS_SOCKET_NAME, output)
 
 
 def watched_files(inputs: Inputs, settings: Settings) -> list[Path]:

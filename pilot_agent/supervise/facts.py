@@ -113,8 +113,10 @@ class StatusFacts:
             "state": self._lifecycle.state.value,
         }
 
-    async def _envoy(self, current: Running | None, admin: Admin | None) -> dict[str, Any]:
+    async def _envoy(self, current: Running | None, admin: Admin | None) -> dict[str, Any] | None:
         last, desired = self._serving.last_exit, self._serving.desired
+        if not desired.settings.has_envoy:
+            return None
         clock = self._prepared.clock
         return {
             "epoch": current.epoch.number if current else None,

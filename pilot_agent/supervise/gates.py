@@ -4,7 +4,8 @@ They look at what the supervisor knows; none of them asks anybody. What this ver
 table) is a gate that is open, to be replaced by one with the same name.
 """
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
+from pathlib import Path
 
 from pilot_agent.supervise.lifecycle import Lifecycle, State
 from pilot_agent.supervise.watchdog import Pulse, Watchdog
@@ -79,6 +80,19 @@ class CertificatesGate:
 
     def __init__(self, reason: Callable[[], str | None]) -> None:
         self.reason = reason
+
+
+class GrpcBootstrapGate:
+    """Open while the certificates that gRPC's xDS bootstrap names are there (status.md, section 3b)."""
+
+    name = "grpc-bootstrap"
+
+    def __init__(self, certificates: Sequence[Path]) -> None:
+        self._certificates = certificates
+
+    def reason(self) -> str | None:
+        missing = [path.name for path in self._certificates if not path.exists()]
+        return f"not there yet in {self._certificates[0].parent}: {', '.join(missing)}" if missing else None
 
 
 class UnneededGate:

@@ -36,8 +36,13 @@ class OpenedIdentity(NamedTuple):
 
 
 def open_identity(desired: Desired, config_path: Path, log: Log, undo: ExitStack) -> OpenedIdentity | None:
-    """None where this proxy has no identity: local mode without a CA and without certificates. Raises SettingsError."""
+    """None where this proxy has no identity: local mode without a CA and without certificates. Raises SettingsError.
+
+    Without an Envoy nobody asks over SDS: an application reads the files of OUTPUT_CERTS.
+    """
     options = desired.identity
+    if not desired.settings.has_envoy:
+        return OpenedIdentity(None, None)
     if not desired.settings.is_local:
         listener = listen(socket_path(options), "SDS")
         undo.callback(listener.close)

@@ -15,7 +15,7 @@ from pilot_agent.bootstrap.validate import checks, judge
 from pilot_agent.clock import Clock, Deadline
 from pilot_agent.envoy.epoch import Epoch, is_shared_memory_usable, remove_generation
 from pilot_agent.envoy.process import Child, spawn
-from pilot_agent.errors import AgentError
+from pilot_agent.errors import AgentError, SettingsError
 from pilot_agent.files.workspace import Workspace
 from pilot_agent.log import Log, Scope
 from pilot_agent.metrics.annotations import AppTarget, parse_annotations
@@ -44,7 +44,8 @@ ADDRESSES_WITHIN_S, ADDRESSES_STEP_S = 120.0, 0.1
 
 
 class Prepared(NamedTuple):
-    """All the agent needs to go on. `child` is Envoy, booting; None when a signal asked to stop before its spawn."""
+    """All the agent needs to go on. `child` is Envoy, booting; None when there is to be none (DISABLE_ENVOY), and when
+    a signal asked to stop before its spawn."""
 
     inputs: Inputs
     desired: Desired
@@ -53,6 +54,7 @@ class Prepared(NamedTuple):
     signals: EarlySignals
     phases: Phases
     workspace: Workspace
+    grpc_workspace: Workspace | None
     status_socket: socket
     apps: tuple[AppTarget, ...]
     probers: "Mapping[str, Prober]"
@@ -65,7 +67,11 @@ class Prepared(NamedTuple):
     undo: ExitStack
 
     def write_bootstrap(self, desired: Desired) -> None:
-        """Publish the bootstrap where Envoy reads it, and its secrets beside it; a custom file is never written."""
+        """Publish the bootstrap where Envoy reads it, and its secrets beside it; a custom file is never written. And
+        the one of gRPC's xDS client."""
+        self._write_grpc_bootstrap(desired)
+        if not desired.settings.has_envoy:
+            return
         files = dict.fromkeys(desired.secrets, 0o600)
         content = dict(desired.secrets)
         if not desired.is_custom_file:
@@ -74,6 +80,19 @@ class Prepared(NamedTuple):
             files[name] = 0o600 if desired.secrets else 0o644  # the node's metadata says all of ProxyConfig
         for name, mode in files.items():
             self.workspace.write(name, content[name], mode=mode, owner=desired.launch.user)
+
+    def _write_grpc_bootstrap(self, desired: Desired) -> None:
+        """Istio writes one beside every Envoy. Where nobody asked for it, a place that can't be written is no error."""
+        grpc, workspace = desired.grpc, self.grpc_workspace
+        if grpc is None or workspace is None:
+            return
+        try:
+            workspace.create()
+            workspace.write(grpc.path.name, grpc.document)
+        except SettingsError as error:
+            if not desired.settings.has_envoy or desired.settings.environment.is_set("GRPC_XDS_BOOTSTRAP"):
+                raise
+            self.log.scope().warn(f"no bootstrap for gRPC's xDS client: {error}")
 
     def take_back(self) -> None:
         """Remove what was made: sockets, files, directories."""
@@ -96,6 +115,7 @@ def prepare(inputs: Inputs, log: Log, clock: Clock, signals: EarlySignals) -> Pr
         workspace = Workspace(config_directory(desired.settings))
         undo.callback(workspace.remove)
         workspace.create(*_directories(desired.settings))
+        grpc_workspace = _grpc_workspace(desired, undo)
         base_id_path = workspace.claim(BASE_ID_NAME)
         remove_generation(base_id_path)  # of an agent that was killed before it could
         identity = open_identity(desired, workspace.root, log, undo)
@@ -111,6 +131,7 @@ def prepare(inputs: Inputs, log: Log, clock: Clock, signals: EarlySignals) -> Pr
             signals,
             phases,
             workspace,
+            grpc_workspace,
             status_socket,
             apps,
             probers,
@@ -118,7 +139,7 @@ def prepare(inputs: Inputs, log: Log, clock: Clock, signals: EarlySignals) -> Pr
             local_mesh,
             identity,
             xds,
-            Epoch(can_hot_restart=_can_hot_restart(scope)),
+            Epoch(can_hot_restart=desired.settings.has_envoy and _can_hot_restart(scope)),
             None,
             undo,
         )
@@ -126,12 +147,23 @@ def prepare(inputs: Inputs, log: Log, clock: Clock, signals: EarlySignals) -> Pr
         if desired.has_own_parts:
             _ask_envoy(desired, clock)
         phases.end("bootstrap")
+        if not desired.settings.has_envoy:
+            scope.info("no Envoy is started: DISABLE_ENVOY")
+            return prepared._replace(identity=begin_request(identity, desired), undo=undo.pop_all())
         scope.info(f"Envoy command: [{' '.join(without_override(desired.argv))}]")
         if signals.stop is None:
             child = spawn(desired.launch, prepared.epoch, drain_seconds(desired), base_id_path, clock)
             phases.end("envoy_spawned")
             prepared = prepared._replace(child=child, identity=begin_request(identity, desired))
         return prepared._replace(undo=undo.pop_all())
+
+
+def _grpc_workspace(desired: Desired, undo: ExitStack) -> Workspace | None:
+    if desired.grpc is None:
+        return None
+    workspace = Workspace(desired.grpc.path.parent, "GRPC_XDS_BOOTSTRAP", directory_mode=0o700)
+    undo.callback(workspace.remove)
+    return workspace
 
 
 def _find_out(inputs: Inputs, clock: Clock, signals: EarlySignals) -> tuple[Inputs, Desired]:
@@ -187,6 +219,8 @@ def _open_ports(desired: Desired) -> socket:
         status_socket = sockets.bind(status_port)
     except OSError as error:
         raise port_error(error, status_port, "statusPort, the agent's own") from None
+    if not settings.has_envoy:
+        return status_socket
     environment = settings.environment
     addresses = [
         (family.localhost, settings.proxy_config.admin_port, "proxyAdminPort, Envoy's admin"),

@@ -79,6 +79,17 @@ class Serving:
         cancel(self._watching_start)
         self._watching_start = self._events.task(self._watch_start(running))
 
+    def serve_without_envoy(self) -> None:
+        """DISABLE_ENVOY: what there is to serve with is there from the start."""
+        self._become_ready("no Envoy is run: DISABLE_ENVOY", "the agent is ready")
+
+    def _become_ready(self, reason: str, words: str) -> None:
+        self._lifecycle.to(State.SERVING, reason)
+        if self.first_ready is None:
+            self.first_ready = self._prepared.phases.end("ready")
+            self._log.info(f"{words} ({self._prepared.phases})")
+            self._events.put(Happened.SERVING_FOR_THE_FIRST_TIME)
+
     def _forget_silence(self) -> None:
         """Another Envoy answers from now on."""
         self.watchdog.forget()
@@ -88,11 +99,7 @@ class Serving:
         await until_serving(self.admin(), running.epoch.number, self._lifecycle.explain)
         running.epoch = running.epoch._replace(base_id=self._envoys.base_id())
         self._last_good = self.desired
-        self._lifecycle.to(State.SERVING, f"{running} serves")
-        if self.first_ready is None:
-            self.first_ready = self._prepared.phases.end("ready")
-            self._log.info(f"Envoy proxy is ready ({self._prepared.phases})")
-            self._events.put(Happened.SERVING_FOR_THE_FIRST_TIME)
+        self._become_ready(f"{running} serves", "Envoy proxy is ready")
 
     def _spawn(self, epoch: Epoch) -> Running:
         desired = self.desired
@@ -180,6 +187,9 @@ class Serving:
         while self._has_changed_again:
             self._has_changed_again = False
             wanted = await self.change.accept(self.desired)
+            if not self.desired.settings.has_envoy:
+                self._use(wanted)
+                continue
             current = self._envoys.current
             if wanted is None or current is None:
                 continue  # a restart looks at the settings itself

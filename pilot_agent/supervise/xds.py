@@ -50,7 +50,7 @@ class Xds:
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(None, self._import)
         from pilot_agent.xds.messages import ca_certificates
-        from pilot_agent.xds.proxy import AdsProxy
+        from pilot_agent.xds.proxy import AdsProxy, as_it_came
         from pilot_agent.xds.server import XdsServer
         from pilot_agent.xds.upstream import Upstream
 
@@ -59,7 +59,9 @@ class Xds:
         if self._options().takes_proxy_config:
             handlers[PROXY_CONFIG] = lambda resource: self._set_trust_bundle(ca_certificates(resource))
         upstream = Upstream(self._options, self._tokens, log, self._prepared.clock)
-        self._proxy = AdsProxy(upstream, handlers, self.account, log, self._prepared.clock, self._stock.pass_on)
+        clock, has_envoy = self._prepared.clock, self._prepared.desired.settings.has_envoy
+        pass_on = self._stock.pass_on if has_envoy else as_it_came
+        self._proxy = AdsProxy(upstream, handlers, self.account, log, clock, pass_on, is_one_per_process=has_envoy)
         if self._health is not None:
             self._proxy.report(*self._health)
         await XdsServer(self._listener, self._proxy, self._options, log).run()

@@ -36,7 +36,8 @@ async def as_it_came(_type_url: str, response: bytes, _is_delta: bool) -> bytes:
 
 class AdsProxy:
     """All streams. One process of Envoy has one: a new one ends the one before, and leaves other processes' alone
-    (during a hot restart there are two)."""
+    (during a hot restart there are two). An application's gRPC has one for each target it talks to, so without an Envoy
+    (`is_one_per_process` false) they live side by side."""
 
     def __init__(
         self,
@@ -46,16 +47,19 @@ class AdsProxy:
         log: Scope,
         clock: Clock,
         pass_on: Filter = as_it_came,
+        *,
+        is_one_per_process: bool = True,
     ) -> None:
         self._upstream, self._handlers, self._account = upstream, handlers, account
         self._log, self._clock, self._pass_on = log, clock, pass_on
-        self._by_process: dict[int, _Stream] = {}
+        self._is_one_per_process = is_one_per_process
+        self._streams: list[_Stream] = []
         self._health: Health | None = None
 
     def report(self, healthy: bool, message: str) -> None:
         """The workload's health, to istiod: now where it can hear it, and again on every later stream."""
         self._health = Health(healthy, message)
-        for stream in self._by_process.values():
+        for stream in self._streams:
             stream.tell_health(self._health)
 
     async def serve(self, context: "Context", *, is_delta: bool) -> None:
@@ -64,17 +68,17 @@ class AdsProxy:
         interception = Interception(self._handlers, lambda: self._health, self._log, is_delta=is_delta)
         state = StreamState(process, is_delta, self._clock.wall())
         stream = _Stream(context, interception, state, self._account, self._log, self._clock, self._pass_on)
-        before = self._by_process.get(process)
-        self._by_process[process] = stream
-        if before is not None:
-            before.replace()
+        if self._is_one_per_process:
+            for before in self._streams:
+                if before.process == process:
+                    before.replace()
+        self._streams.append(stream)
         self._account.streams.append(state)
         try:
             await stream.run(self._upstream)
         finally:
             self._account.streams.remove(state)
-            if self._by_process.get(process) is stream:
-                del self._by_process[process]
+            self._streams.remove(stream)
 
 
 def process_of(peer: str) -> int:
@@ -102,6 +106,10 @@ class _Stream:
         # Without a bound on purpose: bounded in both directions, gRPC's flow control could lock both sides up.
         self._queue: asyncio.Queue[bytes] = asyncio.Queue()
         self._replaced = asyncio.Event()
+
+    @property
+    def process(self) -> int:
+        return self._state.process
 
     def replace(self) -> None:
         """A newer stream of the same Envoy has come: this one ends, as if all were well."""

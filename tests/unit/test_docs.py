@@ -72,7 +72,7 @@ def test_every_field_of_a_service_entry_is_in_the_local_mode_page() -> None:
 
 
 def test_every_template_variable_is_in_the_bootstrap_page() -> None:
-    node = Node("id", "cluster", {}, {}, ["10.0.0.1"])
+    node = Node("id", "cluster", {}, {}, {}, ["10.0.0.1"])
     for name in build_context(load(ProxyFlags(mesh_config="/nowhere"), {}, {}), node).variables:
         assert f"`{name}`" in page("bootstrap.md"), name
 
