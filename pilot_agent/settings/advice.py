@@ -11,7 +11,7 @@ from pilot_agent.settings.model import ProxyConfig, ProxyFlags
 from pilot_agent.settings.schema import PROXY_CONFIG_FIELDS
 from pilot_agent.values import TRUE_WORDS
 
-DNS_CAPTURE = "ISTIO_META_DNS_CAPTURE"
+DNS_CAPTURE, DNS_SERVER = "ISTIO_META_DNS_CAPTURE", "ISTIO_META_ENABLE_DNS_SERVER"
 CONNECTION_LIMIT = "ISTIO_META_GLOBAL_DOWNSTREAM_MAX_CONNECTIONS"
 METRICS_ACCESS = "METRICS_LOCALHOST_ACCESS_ONLY"
 
@@ -53,6 +53,12 @@ def _mix_ups(environment: Environment, config: ProxyConfig) -> Iterator[str]:
         yield "XDS_AUTH_PROVIDER has no effect"
     if metadata.get(DNS_CAPTURE) in TRUE_WORDS and not environment.is_set(DNS_CAPTURE):
         yield (f"proxyMetadata.{DNS_CAPTURE} alone starts no DNS proxy: set it as a variable of the container too")
+    for name in (DNS_CAPTURE, DNS_SERVER):
+        if environment.raw(name) in TRUE_WORDS:
+            yield (
+                f"{name}: istiod's name table is taken and shown at /debug/ndsz, but this version has no DNS proxy: "
+                "captured queries get no answer"
+            )
     if environment.is_set(CONNECTION_LIMIT) and CONNECTION_LIMIT not in metadata:
         yield (
             f"the variable {CONNECTION_LIMIT} limits nothing: set connectionSettings.globalDownstreamConnectionLimit, "

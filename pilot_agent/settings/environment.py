@@ -216,7 +216,7 @@ NAMED_META = (
     ("ISTIO_META_CLUSTER_ID", "the cluster: istiod decides by it which endpoints are near"),
     (
         "ISTIO_META_DNS_CAPTURE",
-        "in Istio's agent the container's variable also starts the DNS proxy, which is not in this version",
+        "the container's variable also has istiod's name table asked for; the DNS proxy itself is not in this version",
     ),
     ("ISTIO_META_ENABLE_DNS_SERVER", "the same for a proxy that is no sidecar"),
     ("ISTIO_META_ENABLE_HBONE", "metadata; metadata discovery, unless PEER_METADATA_DISCOVERY says otherwise"),

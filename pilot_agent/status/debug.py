@@ -24,6 +24,9 @@ class Facts(Protocol):
     def xds(self) -> Mapping[str, Any] | None:
         """The streams between Envoy and istiod; None where there is no istiod."""
 
+    def name_table(self) -> Mapping[str, Any] | None:
+        """istiod's names, as protobuf's JSON; None where they are not asked for, or have not come."""
+
     def shutdown(self) -> Mapping[str, Any]:
         """The plan of the shutdown and its steps so far."""
 
@@ -47,8 +50,9 @@ class DebugHandlers:
         return _json(self._facts.shutdown())
 
     async def name_table(self, _request: web.BaseRequest) -> web.StreamResponse:
-        """Istio's answer where there is no DNS proxy, or no table yet."""
-        return _json({}, status=404)
+        """404 as in Istio where names are not asked for, or have not come."""
+        found = self._facts.name_table()
+        return _json(found) if found is not None else _json({}, status=404)
 
 
 def _json(facts: Mapping[str, Any], status: int = 200) -> web.Response:

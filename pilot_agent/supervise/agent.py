@@ -8,6 +8,7 @@ import asyncio
 import signal
 from pathlib import Path
 
+from pilot_agent.dns.table import NameTable
 from pilot_agent.envoy.drain import DrainOptions
 from pilot_agent.envoy.process import ExitFacts
 from pilot_agent.errors import EXIT_OK, AdminError
@@ -28,8 +29,8 @@ from pilot_agent.supervise.gates import (
     ConfigGate,
     EnvoyGate,
     GrpcBootstrapGate,
+    NameTableGate,
     TerminatingGate,
-    UnneededGate,
     WorkersGate,
 )
 from pilot_agent.supervise.identity import Identity
@@ -43,6 +44,7 @@ from pilot_agent.supervise.timeline import Timeline
 from pilot_agent.supervise.workload import Nobody, ServingGate, workload_health
 from pilot_agent.supervise.xds import Xds
 from pilot_agent.values import HostPort
+from pilot_agent.xds.options import work_out_xds
 
 FILE_WATCHER = "file watcher"
 IDLE_PARTS_AFTER_S = 5.0
@@ -65,6 +67,8 @@ class Agent:
         self._parts = Parts(self._log)
         self._watcher: Watcher | None = None
         self._identity = self._make_identity()
+        wants_names = prepared.xds is not None and work_out_xds(prepared.desired.settings).takes_names
+        self._names = NameTable() if wants_names else None
         self._xds = self._make_xds()
         self._readiness = Readiness(self._gates(), self._log, self._clock, self._notes)
         self._probes = self._app_probes()
@@ -83,7 +87,7 @@ class Agent:
             *self._envoy_gates(),
             *([GrpcBootstrapGate(grpc.certificates)] if grpc is not None else []),
             CertificatesGate(self._identity_reason),
-            UnneededGate("nametable"),
+            NameTableGate(self._names.reason if self._names is not None else lambda: None),
             TerminatingGate(self._lifecycle),
         ]
 
@@ -120,8 +124,15 @@ class Agent:
         if listener is None or identity is None:
             return None
         set_trust_bundle = identity.secrets.workload.set_trust_bundle
+        take_names = self._names.take if self._names is not None else None
         return Xds(
-            self._prepared, listener, lambda: self._serving.desired, identity.tokens, set_trust_bundle, self._envoys.ask
+            self._prepared,
+            listener,
+            lambda: self._serving.desired,
+            identity.tokens,
+            set_trust_bundle,
+            self._envoys.ask,
+            take_names,
         )
 
     def _status_server(self) -> StatusServer:
@@ -151,6 +162,7 @@ class Agent:
                 lambda: self._meshes_accepted,
                 self._identity,
                 self._xds,
+                self._names,
             ),
         )
 
@@ -260,6 +272,9 @@ class Agent:
         if self._identity is not None:
             secrets = self._identity.secrets
             subscriptions.append(Subscription("certificates", secrets.paths, secrets.files_changed))
+        if self._xds is not None:
+            roots = self._xds.roots
+            subscriptions.append(Subscription("istiod's roots", roots.paths, roots.changed))
         self._watcher = Watcher(subscriptions)
         self._parts.start(FILE_WATCHER, self._watcher.run)
 
@@ -282,6 +297,8 @@ class Agent:
             self._settings_changed()
             if self._identity is not None:
                 self._identity.secrets.files_changed()
+            if self._xds is not None:
+                self._xds.roots.changed()
         elif number == signal.SIGUSR1 and self._envoys.current is not None:
             self._envoys.current.child.signal(signal.SIGUSR1)  # Envoy reopens its access logs
         elif number == signal.SIGUSR2:

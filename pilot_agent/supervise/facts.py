@@ -23,6 +23,7 @@ from pilot_agent.supervise.serving import Serving, workers
 from pilot_agent.supervise.timeline import Timeline
 
 if TYPE_CHECKING:
+    from pilot_agent.dns.table import NameTable
     from pilot_agent.mesh.local import LocalMesh
     from pilot_agent.supervise.identity import Identity
     from pilot_agent.supervise.xds import Xds
@@ -48,9 +49,11 @@ class StatusFacts:
         meshes_accepted: Callable[[], int],
         identity: "Identity | None" = None,
         xds: "Xds | None" = None,
+        names: "NameTable | None" = None,
     ) -> None:
         """`meshes_accepted`: changes of the local mesh that were taken, as the metric counts them."""
         self._meshes_accepted, self._identity, self._xds = meshes_accepted, identity, xds
+        self._names = names
         self._prepared, self._serving, self._envoys = prepared, serving, envoys
         self._lifecycle, self._readiness, self._scrapes, self._timeline = lifecycle, readiness, scrapes, timeline
         self._version: tuple[int, str] | None = None
@@ -63,6 +66,9 @@ class StatusFacts:
 
     def xds(self) -> Mapping[str, Any] | None:
         return self._xds.described() if self._xds is not None else None
+
+    def name_table(self) -> Mapping[str, Any] | None:
+        return self._names.described() if self._names is not None else None
 
     async def status(self) -> Mapping[str, Any]:
         reason, current = self._readiness.reason(), self._envoys.current

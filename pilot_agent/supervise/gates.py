@@ -1,7 +1,6 @@
 """The gates of readiness, in the order in which a start opens them. A gate says why it is closed, or None.
 
-They look at what the supervisor knows; none of them asks anybody. What this version has no part for (the name
-table) is a gate that is open, to be replaced by one with the same name.
+They look at what the supervisor knows; none of them asks anybody.
 """
 
 from collections.abc import Callable, Container, Sequence
@@ -95,14 +94,13 @@ class GrpcBootstrapGate:
         return f"not there yet in {self._certificates[0].parent}: {', '.join(missing)}" if missing else None
 
 
-class UnneededGate:
-    """Of something that nothing needs in this version: always open."""
+class NameTableGate:
+    """Open where no DNS proxy is wanted, and else once istiod has sent its first table."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    name = "nametable"
 
-    def reason(self) -> str | None:
-        return None
+    def __init__(self, reason: Callable[[], str | None]) -> None:
+        self.reason = reason
 
 
 class TerminatingGate:

@@ -11,20 +11,28 @@ from pilot_agent.supervise.desired import Desired
 from pilot_agent.supervise.grpc_setup import set_up_grpc
 from pilot_agent.supervise.parts import Parts
 from pilot_agent.supervise.prepare import Prepared
+from pilot_agent.supervise.roots import IstiodRoots
 from pilot_agent.supervise.stock import Ask, StockEnvoy
 from pilot_agent.uds.listener import Listener
 from pilot_agent.xds.account import StreamState, XdsAccount
 from pilot_agent.xds.options import XdsOptions, work_out_xds
 
 if TYPE_CHECKING:
+    from pilot_agent.xds.intercept import Handler
     from pilot_agent.xds.proxy import AdsProxy
 
 ENDS = ("cancelled", "error")
-PROXY_CONFIG = "type.googleapis.com/istio.mesh.v1alpha1.ProxyConfig"
+EXTENSION_CONFIG = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig"
+WASM = b".wasm.v3.Wasm"
+MOST_TOLD_MODULES = 1000
+"""Somebody who sends a new place each time does not fill the memory."""
 
 
 class Xds:
-    """Made under the event loop. `set_trust_bundle` takes the roots that istiod sends (PROXY_CONFIG_XDS_AGENT)."""
+    """Made under the event loop. `set_trust_bundle` takes the roots that istiod sends (PROXY_CONFIG_XDS_AGENT).
+
+    `take_names` takes its name tables; None where no DNS proxy is wanted, and then none is asked for.
+    """
 
     def __init__(
         self,
@@ -34,37 +42,62 @@ class Xds:
         tokens: Tokens | None,
         set_trust_bundle: Callable[[list[str]], None],
         ask: Ask,
+        take_names: Callable[[Mapping[str, Mapping[str, Any]]], None] | None,
     ) -> None:
         self._prepared, self._listener, self._desired = prepared, listener, desired
-        self._tokens, self._set_trust_bundle = tokens, set_trust_bundle
+        self._tokens, self._set_trust_bundle, self._take_names = tokens, set_trust_bundle, take_names
         self.account = XdsAccount()
         self._log = prepared.log.scope("xdsproxy")
         self._stock = StockEnvoy(desired, ask, prepared.inputs.answers.build, self.account, self._log)
         self._proxy: AdsProxy | None = None
+        self.roots = IstiodRoots(self._options, self._log)
         self._health: tuple[bool, str] | None = None
+        self._told_modules: set[str] = set()
 
     def start(self, parts: Parts) -> None:
         parts.start("xDS proxy", self._serve)
+        parts.start("istiod's roots", self.roots.run)
 
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(None, self._import)
-        from pilot_agent.xds.messages import ca_certificates
+        from pilot_agent.xds.intercept import NAME_TABLE, PROXY_CONFIG
+        from pilot_agent.xds.messages import ca_certificates, name_table
         from pilot_agent.xds.proxy import AdsProxy, as_it_came
         from pilot_agent.xds.server import XdsServer
         from pilot_agent.xds.upstream import Upstream
 
         log = self._log
-        handlers = {}
+        handlers: dict[str, Handler] = {}  # asked for in this order
+        if (take := self._take_names) is not None:
+            handlers[NAME_TABLE] = lambda resource: take(name_table(resource))
         if self._options().takes_proxy_config:
             handlers[PROXY_CONFIG] = lambda resource: self._set_trust_bundle(ca_certificates(resource))
         upstream = Upstream(self._options, self._tokens, log, self._prepared.clock)
         clock, has_envoy = self._prepared.clock, self._prepared.desired.settings.has_envoy
-        pass_on = self._stock.pass_on if has_envoy else as_it_came
+        pass_on = self._pass_on if has_envoy else as_it_came
         self._proxy = AdsProxy(upstream, handlers, self.account, log, clock, pass_on, is_one_per_process=has_envoy)
         if self._health is not None:
             self._proxy.report(*self._health)
         await XdsServer(self._listener, self._proxy, self._options, log).run()
+
+    async def _pass_on(self, type_url: str, response: bytes, is_delta: bool) -> bytes:
+        """What Envoy gets of a response that is its own."""
+        if type_url == EXTENSION_CONFIG and WASM in response:
+            self._warn_of_modules(response, is_delta=is_delta)
+        return await self._stock.pass_on(type_url, response, is_delta)
+
+    def _warn_of_modules(self, response: bytes, *, is_delta: bool) -> None:
+        from pilot_agent.xds.wasm import unfetchable
+
+        for module in unfetchable(response, is_delta=is_delta):
+            if module.place in self._told_modules or len(self._told_modules) >= MOST_TOLD_MODULES:
+                continue
+            self._told_modules.add(module.place)
+            self._log.warn(
+                f"extension {module.resource}: Envoy can't fetch the Wasm module {module.place} by itself, and this "
+                "version of the agent does not do it for Envoy: the filter will not work"
+            )
 
     def _import(self) -> None:
         """In a thread, so that probes are answered meanwhile."""

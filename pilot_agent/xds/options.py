@@ -10,7 +10,7 @@ from pilot_agent.identity.options import ROOT_NAME, SYSTEM, Files, header, serve
 from pilot_agent.settings.environment import Environment
 from pilot_agent.settings.model import Settings
 from pilot_agent.settings.paths import CA_ROOT_FILE, LEGACY_CERTS_DIRECTORY
-from pilot_agent.values import HostPort
+from pilot_agent.values import TRUE_WORDS, HostPort
 
 
 class IstiodOptions(NamedTuple):
@@ -33,7 +33,10 @@ class IstiodOptions(NamedTuple):
 
 
 class XdsOptions(NamedTuple):
-    """`istiods` are tried in order. Times in seconds, sizes in bytes. `takes_proxy_config`: PROXY_CONFIG_XDS_AGENT."""
+    """`istiods` are tried in order. Times in seconds, sizes in bytes. `takes_proxy_config`: PROXY_CONFIG_XDS_AGENT.
+
+    `takes_names`: a DNS proxy is wanted, which answers from istiod's name table.
+    """
 
     istiods: tuple[IstiodOptions, ...]
     keepalive_interval_s: float
@@ -41,6 +44,7 @@ class XdsOptions(NamedTuple):
     largest_request: int
     most_streams: int
     takes_proxy_config: bool
+    takes_names: bool = False
 
     @property
     def roots(self) -> list[Path]:
@@ -76,7 +80,17 @@ def work_out_xds(settings: Settings) -> XdsOptions:
         largest_request=environment.number("ISTIO_GPRC_MAXRECVMSGSIZE"),
         most_streams=environment.number("ISTIO_GPRC_MAXSTREAMS"),
         takes_proxy_config=environment.flag("PROXY_CONFIG_XDS_AGENT"),
+        takes_names=_wants_names(settings),
     )
+
+
+def _wants_names(settings: Settings) -> bool:
+    """As Istio's agent decides whether its DNS proxy runs: by the container's variables, not by proxyMetadata."""
+    captures, serves = (
+        (settings.environment.raw(name) or "") in TRUE_WORDS
+        for name in ("ISTIO_META_DNS_CAPTURE", "ISTIO_META_ENABLE_DNS_SERVER")
+    )
+    return (captures and settings.is_sidecar) or serves
 
 
 def _root(settings: Settings) -> Path | None:

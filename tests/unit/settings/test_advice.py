@@ -47,14 +47,20 @@ INJECTED = {
 }
 
 
+NO_DNS_PROXY = (
+    "ISTIO_META_DNS_CAPTURE: istiod's name table is taken and shown at /debug/ndsz, but this version has no DNS proxy: "
+    "captured queries get no answer"
+)
+
+
 def warnings(config: dict[str, Any] | None = None, env: dict[str, str] | None = None, **flags: Any) -> tuple[str, ...]:
     return told(config or {}, env=env, **flags).warnings
 
 
-def test_an_injected_pod_has_nothing_to_be_warned_of(tmp_path: Any) -> None:
+def test_an_injected_pod_is_warned_of_what_this_version_lacks_only(tmp_path: Any) -> None:
     mesh = tmp_path / "mesh"
     mesh.write_text(json.dumps({"defaultConfig": {"tracing": {"zipkin": {"address": "zipkin.istio-system:9411"}}}}))
-    assert warnings(INJECTED_CONFIG, INJECTED, mesh_config=str(mesh)) == ()
+    assert warnings(INJECTED_CONFIG, INJECTED, mesh_config=str(mesh)) == (NO_DNS_PROXY,)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +114,8 @@ def test_a_variable_without_effect_is_told() -> None:
 @pytest.mark.parametrize("word", ["1", "t", "T", "TRUE", "True"])
 def test_every_spelling_of_true_captures_dns(word: str) -> None:
     assert len(warnings({"proxyMetadata": {"ISTIO_META_DNS_CAPTURE": word}})) == 1
-    assert warnings({"proxyMetadata": {"ISTIO_META_DNS_CAPTURE": word}}, {"ISTIO_META_DNS_CAPTURE": word}) == ()
+    (only,) = warnings({"proxyMetadata": {"ISTIO_META_DNS_CAPTURE": word}}, {"ISTIO_META_DNS_CAPTURE": word})
+    assert "this version has no DNS proxy" in only
 
 
 def test_a_limit_in_both_places_is_as_the_injector_puts_it() -> None:
@@ -124,4 +131,4 @@ def test_a_metrics_switch_that_envoy_s_port_does_not_understand_is_told() -> Non
 
 def test_an_annotation_of_the_pod_that_is_in_the_injected_config_already_changes_nothing(tmp_path: Any) -> None:
     annotation = {"proxy.istio.io/config": "tracing: {zipkin: {address: 'zipkin.istio-system:9411'}}\nconcurrency: 2"}
-    assert warnings(INJECTED_CONFIG, INJECTED, annotations=annotation) == ()
+    assert warnings(INJECTED_CONFIG, INJECTED, annotations=annotation) == (NO_DNS_PROXY,)

@@ -18,7 +18,8 @@ from tests.unit.status.test_server import LOCAL_ONLY, WRONG_METHOD, own_address
 
 
 class Told:
-    def __init__(self, status: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, status: Mapping[str, Any] | None = None, *, has_names: bool = True) -> None:
+        self._has_names = has_names
         self._status = status or {"ready": True, "reason": None, "errors": ["caf\u00e9 \udc80"]}
 
     async def status(self) -> Mapping[str, Any]:
@@ -29,6 +30,9 @@ class Told:
 
     def xds(self) -> Mapping[str, Any] | None:
         return {"streams": []}
+
+    def name_table(self) -> Mapping[str, Any] | None:
+        return {"table": {"a.example.com": {"ips": ["10.0.0.1"]}}} if self._has_names else None
 
     def shutdown(self) -> Mapping[str, Any]:
         return {"state": "not stopping"}
@@ -57,7 +61,7 @@ def asked(path: str, method: str = "GET", host: str = "127.0.0.1", facts: Told |
         ("/debug/shutdown", 200, {"state": "not stopping"}),
         ("/debug/certs", 200, {"certificates": [{"name": "default", "spiffe_id": "spiffe://a/ns/b/sa/c"}]}),
         ("/debug/xds", 200, {"streams": []}),
-        ("/debug/ndsz", 404, {}),
+        ("/debug/ndsz", 200, {"table": {"a.example.com": {"ips": ["10.0.0.1"]}}}),
     ],
 )
 def test_facts_are_json_that_nobody_stores(path: str, status: int, body: dict[str, Any]) -> None:
@@ -66,6 +70,11 @@ def test_facts_are_json_that_nobody_stores(path: str, status: int, body: dict[st
     assert answer.headers["content-type"].startswith("application/json")
     assert answer.headers["cache-control"] == "no-store"
     assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_without_a_name_table_the_answer_is_istios() -> None:
+    answer = asked("/debug/ndsz", facts=Told(has_names=False))
+    assert (answer.status, json.loads(answer.body)) == (404, {})
 
 
 @pytest.mark.parametrize("path", ["/debug/status", "/debug/shutdown", "/debug/certs", "/debug/xds"])

@@ -1,5 +1,6 @@
 """The supervisor's gates of readiness."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,8 +9,8 @@ from pilot_agent.supervise.gates import (
     BootstrapGate,
     ConfigGate,
     EnvoyGate,
+    GrpcBootstrapGate,
     TerminatingGate,
-    UnneededGate,
     WorkersGate,
 )
 from pilot_agent.supervise.lifecycle import Lifecycle, Missing, State
@@ -91,5 +92,11 @@ def test_the_bootstrap_is_there_when_its_phase_has_ended() -> None:
     assert gate.reason() is None
 
 
-def test_what_nothing_needs_is_open() -> None:
-    assert (UnneededGate("certificates").name, UnneededGate("certificates").reason()) == ("certificates", None)
+def test_the_bootstrap_of_grpc_waits_for_the_certificates_it_names(tmp_path: Path) -> None:
+    chain, key = tmp_path / "cert-chain.pem", tmp_path / "key.pem"
+    gate = GrpcBootstrapGate([chain, key])
+    chain.touch()
+    assert gate.reason() == f"not there yet in {tmp_path}: key.pem"
+    key.touch()
+    assert gate.reason() is None
+    assert GrpcBootstrapGate([]).reason() is None

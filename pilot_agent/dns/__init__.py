@@ -1,0 +1,1 @@
+"""Names: what istiod tells of them, for the DNS proxy."""
