@@ -14,6 +14,7 @@ class Parts:
         self._log = log
         self._tasks: list[asyncio.Task[None]] = []
         self.failures: dict[str, int] = {}
+        self._is_stopping = False
 
     def start(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
         self.failures[name] = 0
@@ -25,6 +26,10 @@ class Parts:
             try:
                 await run()
             except Exception as error:  # noqa: BLE001 - whatever it is, the agent must survive it (invariant 1)
+                if self._is_stopping:
+                    # gRPC was seen to answer a cancellation with an error of its own: it is an end all the same.
+                    self._log.debug(f"{name} ended with {error!r}")
+                    return
                 self.failures[name] += 1
                 delay = backoff.next()
                 self._log.error(f"{name} failed and runs again in {delay:.1f} s: {error!r}")
@@ -34,6 +39,7 @@ class Parts:
         return name in self.failures
 
     async def stop(self) -> None:
+        self._is_stopping = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -113,6 +113,31 @@ def test_stopping_ends_every_part(delays: Delays, seconds: float) -> None:
     asyncio.run(run())
 
 
+def test_a_part_that_answers_its_end_with_an_error_is_not_run_again(delays: Delays) -> None:
+    """As gRPC was seen to do when its server was stopped while it started: the agent then never ended."""
+
+    async def run() -> None:
+        log, runs = RecordedLog(), 0
+
+        async def odd() -> None:
+            nonlocal runs
+            runs += 1
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                raise asyncio.InvalidStateError("invalid state") from None
+
+        made = Parts(log.scope)
+        made.start("odd", odd)
+        await asyncio.sleep(0)
+        async with asyncio.timeout(30):
+            await made.stop()
+        assert (runs, made.failures) == (1, {"odd": 0})
+        assert log.lines == ["debug odd ended with InvalidStateError('invalid state')"]
+
+    asyncio.run(run())
+
+
 def test_which_parts_there_are() -> None:
     async def run() -> None:
         made = Parts(RecordedLog().scope)
