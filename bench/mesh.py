@@ -30,6 +30,7 @@ AT_REST_S = 7.0
 
 LARGE_BYTES = 20_000_000
 LARGE_PUSHES, FIRST_LARGE_PUSHES = 100, 5
+AFTER_PUSHES_S = 3.0
 PAIRS = 9
 """Of 20 MB to the agent and straight, of each kind."""
 SMALL_PUSHES, SMALL_ROUNDS = 2_000, 5
@@ -145,7 +146,7 @@ def pushes(binary: Path, *, is_secure: bool) -> dict[str, float]:
 
 
 def endurance(binary: Path) -> dict[str, float]:
-    """MiB of the agent after some pushes of 20 MB and after many, and the most it ever had."""
+    """MiB of the agent after some pushes of 20 MB and right after many, the most it ever had, and what stays of it."""
     figures = {}
     with served("pushes") as server, agent_of(binary, server) as (agent, _):
         until_answered(agent.ports.ready)
@@ -155,6 +156,8 @@ def endurance(binary: Path) -> dict[str, float]:
             if number in (FIRST_LARGE_PUSHES, LARGE_PUSHES):
                 figures[f"push_20mb_after_{number}_mib"] = resident_mib(agent.pid)
         figures["push_20mb_peak_mib"] = peak_mib(agent.pid)
+        time.sleep(AFTER_PUSHES_S)
+        figures["push_20mb_rest_mib"] = resident_mib(agent.pid)
     return figures
 
 
