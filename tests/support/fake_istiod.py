@@ -103,6 +103,11 @@ class FakeIstiod:
         assert fault is None or fault in FAULTS, fault
         self._fault = fault
 
+    def handlers(self) -> Any:
+        """Of the CA, for a grpc.Server."""
+        handler: Any = grpc.unary_unary_rpc_method_handler(self._create_certificate)
+        return grpc.method_handlers_generic_handler(SERVICE, {METHOD: handler})
+
     def start(self) -> "FakeIstiod":
         """On the same port each time."""
         assert self._server is None, "it runs already"
@@ -110,9 +115,7 @@ class FakeIstiod:
         self._is_stopping = threading.Event()
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="fake istiod")
         self._server = grpc.server(self._pool, options=_OPTIONS)
-        handler: Any = grpc.unary_unary_rpc_method_handler(self._create_certificate)
-        self._server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE, {METHOD: handler})])
-        self._server.add_generic_rpc_handlers([self.ads.handlers()])
+        self._server.add_generic_rpc_handlers([self.handlers(), self.ads.handlers()])
         own_port = self._server.add_insecure_port(f"{HOST}:{self._port if self._is_plaintext else 0}")
         self._server.start()
         if not self._is_plaintext:

@@ -3,12 +3,11 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tests.support.agents import AgentProcess
 from tests.support.authority import Authority, Pair
 from tests.support.confidential import confide
-from tests.support.fake_istiod import FakeIstiod
 from tests.support.mounts import Mount
 from tests.support.ports import free_port
 from tests.support.sds_client import SdsClient
@@ -19,7 +18,16 @@ TOKEN = "eyJhbGciOiJub25lIn0.e30.not-a-signature-but-long-enough"
 WORKLOAD_CERTS = "var/run/secrets/workload-spiffe-credentials"
 
 
-def prepare(agent: AgentProcess, istiod: FakeIstiod | None = None, **env: str) -> AgentProcess:
+class Authenticating(Protocol):
+    """A CA: a `FakeIstiod`, or one in another process."""
+
+    @property
+    def address(self) -> str: ...
+    @property
+    def root_file(self) -> Path: ...
+
+
+def prepare(agent: AgentProcess, istiod: Authenticating | None = None, **env: str) -> AgentProcess:
     """Mesh mode, as SPIFFE_ID; with EC keys, which take no time. `istiod` is its CA; without one there is none."""
     agent.is_local = False
     agent.env |= {"POD_NAMESPACE": "foo", "SERVICE_ACCOUNT": "bar", "ECC_SIGNATURE_ALGORITHM": "ECDSA"}
