@@ -18,6 +18,13 @@ EXIT_GAVE_UP = 1
 """Envoy kept ending with 0 though nobody had asked it to, and the agent gave up restarting it."""
 
 
+EXIT_INTERCEPTION = 1
+"""istio-iptables: a setting that can't be, or rules that can't be applied."""
+
+EXIT_NOT_CAPTURED = 126
+"""istio-iptables --run-validation: a connection was not captured. Istio's CNI repair looks for it."""
+
+
 class AgentError(Exception):
     """Base of everything the agent reports to a person instead of raising a traceback."""
 
@@ -50,6 +57,12 @@ class MeshError(AgentError):
 
 class AdminError(AgentError):
     """Envoy's admin interface did not answer, or not with what was asked."""
+
+
+class InterceptionError(AgentError):
+    """Traffic can't be captured as it was told; the tables are as they were."""
+
+    exit_code = EXIT_INTERCEPTION
 
 
 class IdentityError(AgentError):

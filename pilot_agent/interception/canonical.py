@@ -1,0 +1,62 @@
+"""Values as the kernel has them: names of users, groups and services become numbers, host bits of a network go."""
+
+import grp
+import ipaddress
+import pwd
+import socket
+from collections.abc import Iterable
+from dataclasses import replace
+
+from pilot_agent.interception.rules import Condition, Rule
+
+
+def canonical(rules: Iterable[Rule]) -> list[Rule]:
+    """Raises ValueError for a name nobody knows; `options` has looked before."""
+    return [replace(rule, conditions=tuple(map(_condition, rule.conditions))) for rule in rules]
+
+
+def _condition(condition: Condition) -> Condition:
+    match condition.kind:
+        case "uid":
+            value = str(user_id(condition.value))
+        case "gid":
+            value = str(group_id(condition.value))
+        case "source" | "destination":
+            value = str(ipaddress.ip_network(condition.value, strict=False))
+        case "port" | "source_port":
+            value = ":".join(str(port_number(each)) for each in condition.value.split(":"))
+        case _:
+            value = condition.value
+    return condition._replace(value=value)
+
+
+def user_id(text: str) -> int:
+    """Raises ValueError."""
+    if text.isdecimal():
+        return int(text)
+    try:
+        return pwd.getpwnam(text).pw_uid
+    except KeyError:
+        raise ValueError(f"there is no user {text!r}") from None
+
+
+def group_id(text: str) -> int:
+    """Raises ValueError."""
+    if text.isdecimal():
+        return int(text)
+    try:
+        return grp.getgrnam(text).gr_gid
+    except KeyError:
+        raise ValueError(f"there is no group {text!r}") from None
+
+
+def port_number(text: str) -> int:
+    """A number up to 65535, or the name of a service. Raises ValueError."""
+    if text.isdecimal():
+        if int(text) > 65535:
+            raise ValueError(f"{text} is no port: it is above 65535")
+        return int(text)
+    try:
+        return socket.getservbyname(text)
+    except OSError:
+        raise ValueError(f"{text!r} is no port, and no service of that name is known") from None
