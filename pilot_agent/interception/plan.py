@@ -14,6 +14,8 @@ from pilot_agent.interception.ruleset import Chains
 Tables = Mapping[str, Mapping[str, Sequence[str]]]
 """Table, chain, lines `-A CHAIN ...` as iptables-save has them, in order."""
 Kind = Literal["add", "remove"]
+_Wanted = tuple[str, int | None]
+"""A line, and its place in a built-in chain, from 1; None: behind everybody's."""
 
 _JUMP = re.compile(rf" -[jg] ({OWN_PREFIX}\S+)(?: |$)")
 _PLAIN = {
@@ -57,10 +59,36 @@ class Plan(NamedTuple):
 
 def plan(current: Tables, wanted: Chains, family: Family) -> Plan:
     """What to do about one family in one back end. `wanted` has the kernel's values; {} takes everything away."""
+    lines = {
+        table: {chain: list(_placed(chain, rules, family)) for chain, rules in chains.items()}
+        for table, chains in wanted.items()
+    }
+    return _plan(current, lines, family)
+
+
+def _placed(chain: str, rules: Sequence[Rule], family: Family) -> Iterator[_Wanted]:
+    """In built-in chains Istio inserts some rules in front of everybody's, and appends the others."""
+    for position, rule in enumerate(rules, 1):
+        is_in_front = rule.index is not None and not _is_own(chain)
+        yield saved(rule, family), position if is_in_front else None
+
+
+def plan_back(current: Tables, before: Tables, family: Family) -> Plan:
+    """What to do to have ours again as they were `before`."""
+    lines: dict[str, dict[str, list[_Wanted]]] = {}
+    for table, chains in before.items():
+        for chain, own in own_lines(table, chains).items():
+            # Where each stood among the rules of others.
+            places = iter([place for place, line in enumerate(chains[chain], 1) if line in own])
+            lines.setdefault(table, {})[chain] = [(line, None if _is_own(chain) else next(places)) for line in own]
+    return _plan(current, lines, family)
+
+
+def _plan(current: Tables, wanted: Mapping[str, Mapping[str, list[_Wanted]]], family: Family) -> Plan:
     changes: list[Change] = []
     sections: list[str] = []
     for table in TABLES:
-        difference = _Difference(table, current.get(table, {}), wanted.get(table, {}), family)
+        difference = _Difference(table, current.get(table, {}), wanted.get(table, {}))
         if difference.lines:
             changes += difference.changes
             sections += [f"*{table}", *difference.lines, "COMMIT"]
@@ -93,12 +121,9 @@ def _is_ours(table: str, line: str, *, has_own_chain: bool) -> bool:
 class _Difference:
     """Of one table. `lines` of the restore; none where it is as it should be."""
 
-    def __init__(
-        self, table: str, current: Mapping[str, Sequence[str]], wanted: Mapping[str, Sequence[Rule]], family: Family
-    ) -> None:
-        self._table = table
+    def __init__(self, table: str, current: Mapping[str, Sequence[str]], wanted: Mapping[str, list[_Wanted]]) -> None:
+        self._table, self._wanted = table, wanted
         self._own = own_lines(table, current)
-        self._wanted = {chain: [(saved(rule, family), rule.index) for rule in rules] for chain, rules in wanted.items()}
         self.changes: list[Change] = []
         self.lines: list[str] = []
         stale = [chain for chain in self._own if _is_own(chain) and chain not in self._wanted]
@@ -126,14 +151,12 @@ class _Difference:
         self.lines += after
 
     def _change_built_in(self, chain: str) -> None:
-        """Ours go and come again, those that Istio inserts in front of everybody's, the others behind."""
+        """Ours go and come again, each in its place."""
         before, after = self._own.get(chain, []), self._wanted.get(chain, [])
         self._note_lines(chain, before, [line for line, _ in after])
         self.lines += [f"-D{line.removeprefix('-A')}" for line in before]
-        inserted = [line for line, index in after if index is not None]
-        for position, line in enumerate(inserted, 1):
-            self.lines.append(f"-I {chain} {position}{line.removeprefix(f'-A {chain}')}")
-        self.lines += [line for line, index in after if index is None]
+        for line, place in after:
+            self.lines.append(line if place is None else f"-I {chain} {place}{line.removeprefix(f'-A {chain}')}")
 
     def _remove(self, chain: str) -> None:
         for line in self._own[chain]:

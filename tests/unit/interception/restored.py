@@ -41,5 +41,5 @@ def _append(table: dict[str, list[str]], chain: str, line: str) -> None:
 
 
 def _check_target(table: dict[str, list[str]], line: str) -> None:
-    target = line.split(" -j ")[1].split(maxsplit=1)[0]
+    target = line.partition("-j ")[2].split(maxsplit=1)[0]
     assert not target.startswith("ISTIO_") or target in table, f"there is no chain {target}"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pilot_agent.interception.build import build, of_family
 from pilot_agent.interception.canonical import canonical
-from pilot_agent.interception.plan import has_own, own_lines, plan, shown
+from pilot_agent.interception.plan import has_own, own_lines, plan, plan_back, shown
 from pilot_agent.interception.rules import BUILT_IN_CHAINS, Family
 from pilot_agent.interception.ruleset import Chains, chains_of, restore_text
 from tests.unit.interception.recordings import recording, recordings
@@ -106,6 +106,20 @@ def test_half_a_state_is_brought_to_the_wanted_one(name: str, seed: int, target:
             chains[chain] = kept + kept[: chance.randrange(2)]
     after = restored(state, plan(state, wanted(target), 4).restore)
     assert ours(after) == ours(istios(target))
+
+
+@pytest.mark.parametrize("name", ["default-v4", "kitchen-sink", "tproxy-v4", "virt-interfaces"])
+def test_what_was_there_can_be_brought_back_to_its_place(name: str) -> None:
+    """Among others' rules, and whatever a failed run has made of it."""
+    before = restored(FOREIGN, plan(FOREIGN, wanted(name), 4).restore)
+    before["nat"]["PREROUTING"].append("-A PREROUTING -p udp -j ACCEPT")
+    for other in ("dns-resolvconf-v4", "tproxy-v4", "no-flags"):
+        now = restored(before, plan(before, wanted(other), 4).restore)
+        assert restored(now, plan_back(now, before, 4).restore) == before | {
+            table: {chain: before.get(table, {}).get(chain, []) for chain in chains if chain in BUILT_IN_CHAINS}
+            | before.get(table, {})
+            for table, chains in now.items()
+        }
 
 
 def test_what_could_be_anybodys_is_left_alone_without_a_chain_of_ours() -> None:
