@@ -21,6 +21,9 @@ EXIT_GAVE_UP = 1
 EXIT_INTERCEPTION = 1
 """istio-iptables: a setting that can't be, or rules that can't be applied."""
 
+EXIT_DIFFERS = 2
+"""istio-iptables status: the rules that are there are not the wanted ones."""
+
 EXIT_NOT_CAPTURED = 126
 """istio-iptables --run-validation: a connection was not captured. Istio's CNI repair looks for it."""
 

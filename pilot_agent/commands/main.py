@@ -44,6 +44,12 @@ def main() -> int:
         return _end_of_bug(error)
 
 
+def istio_iptables() -> int:
+    """The same program under the name that Istio's images have for it."""
+    sys.argv[1:1] = ["istio-iptables"]
+    return main()
+
+
 def _make_streams_writable() -> None:
     """What was closed before we came is None in Python: it becomes /dev/null, or every print would have to ask.
 

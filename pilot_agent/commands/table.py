@@ -7,6 +7,7 @@ completes it, `collateral` documents it.
 from typing import NamedTuple
 
 from pilot_agent.commands.flags import LOGGING_FLAGS, Flag
+from pilot_agent.commands.iptables_flags import EXPLAIN_FLAGS, IPTABLES_FLAGS
 from pilot_agent.values import Duration
 
 
@@ -257,6 +258,26 @@ A proxy that asks the CA itself:
             Flag("json", "wants_json", False, "show: print the facts as JSON, for programs"),
         ),
         Words("init|issue|show [PATH]", least=1, most=2),
+    ),
+    Command(
+        "istio-iptables",
+        "Capture this network namespace's traffic for Envoy.",
+        """
+Make the iptables or nftables rules that send a pod's traffic through Envoy, as Istio's init container does.
+
+Whatever rules of an earlier run are there, with whatever flags, in whichever back end: they are brought to the wanted
+ones, and a second run changes nothing. Needs root and NET_ADMIN.
+
+\b
+  plan     show what a run with these flags would change, and change nothing
+  status   say whether the rules that are there are the ones of these flags; exit code 2 when not
+  explain  say which rule decides about a packet, and where it lands
+
+Every flag can be given as a variable: its name in upper case, with _ for -.
+""",
+        (*IPTABLES_FLAGS, *EXPLAIN_FLAGS),
+        Words("[plan|status|explain]", most=None),
+        module="istio_iptables",
     ),
     Command(
         "version",

@@ -5,7 +5,7 @@ are in place: traffic is captured twice for a moment rather than not at all.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pilot_agent.errors import InterceptionError
 from pilot_agent.interception.kernel import Backend, Choice, Iptables, binary, choose
@@ -35,17 +35,32 @@ class Intention(NamedTuple):
     def changes(self) -> int:
         return sum(len(step.plan.changes) for step in self.steps)
 
+    def described(self) -> dict[str, Any]:
+        """For JSON: {"backend", "matches", "changes": [{"command", "family", "kind", "table", "chain", "text"}]}."""
+        changes = [
+            {"command": binary(step.backend, step.plan.family), **change.described(step.plan.family)}
+            for step in self.steps
+            for change in step.plan.changes
+        ]
+        return {"backend": self.backend, "matches": not changes, "changes": changes}
 
-def intend(iptables: Iptables, wanted: Mapping[Family, Chains], forced: str = "") -> Intention:
-    """`wanted` by family; a family without rules is cleaned. Raises InterceptionError when no back end can be used."""
-    choice: Choice = choose(iptables, forced, needs_ipv6=bool(wanted.get(6)))
+
+def intend(
+    iptables: Iptables, wanted: Mapping[Family, Chains], backend: str = "", *, is_forced: bool = False
+) -> Intention:
+    """`wanted` by family; a family without rules is cleaned. `backend`: that one, whatever is there.
+
+    `is_forced`: what is as it should be is written anew, too. Raises InterceptionError when no back end can be used.
+    """
+    choice: Choice = choose(iptables, backend, needs_ipv6=bool(wanted.get(6)))
     readings = [choice.reading, *([choice.other] if choice.other is not None else [])]
     steps = []
     for reading in readings:
         is_other = reading is not choice.reading
         for family in FAMILIES:
-            made = plan(reading.tables[family], {} if is_other else wanted.get(family, {}), family)
-            if made.changes:
+            rules = {} if is_other else wanted.get(family, {})
+            made = plan(reading.tables[family], rules, family, is_forced=is_forced)
+            if made.restore:
                 steps.append(Step(reading.backend, made, is_cleaning=is_other))
     return Intention(choice.reading.backend, tuple(steps), {each.backend: each.tables for each in readings})
 

@@ -50,6 +50,11 @@ def work_out(
     for setting in SETTINGS:
         if setting.attribute not in given:
             values[setting.attribute] = _of_variables(setting, told[setting.attribute], variables, warnings)
+    for setting in SETTINGS:
+        value = values[setting.attribute]
+        if setting.choices and value not in setting.choices:
+            known = ", ".join(filter(None, setting.choices))
+            raise InterceptionError(f'--{setting.name}: invalid {setting.variables[0]} value "{value}": use {known}')
     reader = _Reader(values, variables, machine, warnings)
     capture = reader.capture()
     warn(capture, values, machine, warnings)
@@ -79,9 +84,6 @@ def _parsed(setting: Setting, text: str) -> Any:
         if not text.isdecimal() or int(text) > 65535:
             raise ValueError(f"{text!r} is no port")
         return int(text)
-    if setting.choices and text not in setting.choices:
-        # Not ignored: Istio's tool ends here too, and another back end than the wanted one would hide the rules.
-        raise InterceptionError(f"invalid {setting.variables[0]} value {text!r}: use legacy or nft, or leave it out")
     return text
 
 
@@ -230,7 +232,8 @@ class _Reader:
     def _dns(self) -> Dns | None:
         if not self._values["redirect_dns"]:
             return None
-        if self._values["capture_all_dns"]:
+        # A CNI plug-in runs on the node, whose resolv.conf says nothing of the pod's.
+        if self._values["capture_all_dns"] or self._values["cni_mode"]:
             return Dns(is_all=True)
         v4: list[str] = []
         v6: list[str] = []

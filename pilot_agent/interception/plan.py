@@ -57,13 +57,16 @@ class Plan(NamedTuple):
     restore: str
 
 
-def plan(current: Tables, wanted: Chains, family: Family) -> Plan:
-    """What to do about one family in one back end. `wanted` has the kernel's values; {} takes everything away."""
+def plan(current: Tables, wanted: Chains, family: Family, *, is_forced: bool = False) -> Plan:
+    """What to do about one family in one back end. `wanted` has the kernel's values; {} takes everything away.
+
+    `is_forced`: what is as it should be is written anew.
+    """
     lines = {
         table: {chain: list(_placed(chain, rules, family)) for chain, rules in chains.items()}
         for table, chains in wanted.items()
     }
-    return _plan(current, lines, family)
+    return _plan(current, lines, family, is_forced=is_forced)
 
 
 def _placed(chain: str, rules: Sequence[Rule], family: Family) -> Iterator[_Wanted]:
@@ -84,11 +87,13 @@ def plan_back(current: Tables, before: Tables, family: Family) -> Plan:
     return _plan(current, lines, family)
 
 
-def _plan(current: Tables, wanted: Mapping[str, Mapping[str, list[_Wanted]]], family: Family) -> Plan:
+def _plan(
+    current: Tables, wanted: Mapping[str, Mapping[str, list[_Wanted]]], family: Family, *, is_forced: bool = False
+) -> Plan:
     changes: list[Change] = []
     sections: list[str] = []
     for table in TABLES:
-        difference = _Difference(table, current.get(table, {}), wanted.get(table, {}))
+        difference = _Difference(table, current.get(table, {}), wanted.get(table, {}), is_forced=is_forced)
         if difference.lines:
             changes += difference.changes
             sections += [f"*{table}", *difference.lines, "COMMIT"]
@@ -121,8 +126,15 @@ def _is_ours(table: str, line: str, *, has_own_chain: bool) -> bool:
 class _Difference:
     """Of one table. `lines` of the restore; none where it is as it should be."""
 
-    def __init__(self, table: str, current: Mapping[str, Sequence[str]], wanted: Mapping[str, list[_Wanted]]) -> None:
-        self._table, self._wanted = table, wanted
+    def __init__(
+        self,
+        table: str,
+        current: Mapping[str, Sequence[str]],
+        wanted: Mapping[str, list[_Wanted]],
+        *,
+        is_forced: bool,
+    ) -> None:
+        self._table, self._wanted, self._is_forced = table, wanted, is_forced
         self._own = own_lines(table, current)
         self.changes: list[Change] = []
         self.lines: list[str] = []
@@ -139,7 +151,7 @@ class _Difference:
             self._remove(chain)
 
     def _differs(self, chain: str) -> bool:
-        if chain in self._wanted and _is_own(chain) and chain not in self._own:
+        if self._is_forced or (chain in self._wanted and _is_own(chain) and chain not in self._own):
             return True
         return self._own.get(chain, []) != [line for line, _ in self._wanted.get(chain, [])]
 
