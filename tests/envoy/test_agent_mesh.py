@@ -1,101 +1,23 @@
 """Mesh mode: a real Envoy gets its configuration from a fake istiod through the agent, and loses nothing on the way."""
 
-import http.server
-import json
 import threading
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.support.agents import AgentProcess
+from tests.support.applications import application
 from tests.support.envoy_binary import envoy_binary
 from tests.support.eventually import eventually
-from tests.support.fake_ads import CDS, EDS, LDS, RDS, FakeAds, RecordedStream, cluster, endpoints, listener, route
+from tests.support.fake_ads import CDS, EDS, LDS, RDS, endpoints, listener, route
 from tests.support.fake_istiod import FakeIstiod
 from tests.support.identities import gate, notes, prepare, write_token
+from tests.support.meshes import get, in_mesh, one_service, stream_of, xds
 from tests.support.ports import free_port
 
 MakeAgent = Callable[..., AgentProcess]
-
-
-class Saying(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self) -> None:
-        body = str(self.server.name).encode()  # type: ignore[attr-defined]
-        self.send_response(200)
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@contextmanager
-def application(name: str) -> Iterator[int]:
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Saying)
-    server.name = name  # type: ignore[attr-defined]
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    try:
-        yield server.server_address[1]
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
-@pytest.fixture
-def app() -> Iterator[int]:
-    with application("one") as port:
-        yield port
-
-
-@pytest.fixture
-def istiod(tmp_path: Path) -> Iterator[FakeIstiod]:
-    fake = FakeIstiod(tmp_path).start()
-    yield fake
-    fake.stop()
-
-
-def one_service(ads: FakeAds, port: int, target: int) -> None:
-    """A listener on `port` that leads to what serves on `target`."""
-    ads.set(CDS, "app", cluster("app"))
-    ads.set(EDS, "app", endpoints("app", target))
-    ads.set(RDS, "app-route", route("app-route", cluster="app"))
-    ads.set(LDS, "app-listener", listener("app-listener", port, "app-route"))
-
-
-def in_mesh(agent: MakeAgent, istiod: FakeIstiod, **env: str) -> AgentProcess:
-    running = prepare(agent(binary=envoy_binary()), istiod, XDS_ROOT_CA=str(istiod.root_file), **env)
-    running.write_mesh(discoveryAddress=istiod.address)
-    return running
-
-
-def get(port: int) -> str:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as answer:
-            return str(answer.read().decode())
-    except urllib.error.HTTPError as error:
-        with error:
-            return str(error.code)
-
-
-def xds(running: AgentProcess) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(running.fetch("/debug/xds")[1])
-    return found
-
-
-def stream_of(istiod: FakeIstiod) -> RecordedStream:
-    (stream,) = istiod.ads.open_streams()
-    return stream
 
 
 @pytest.mark.parametrize("is_delta", ["true", "false"])
@@ -122,7 +44,7 @@ def test_envoy_becomes_ready_and_serves_what_istiod_pushes(
 
     eventually(is_answered)
     with application("two") as other:
-        istiod.ads.set(EDS, "app", endpoints("app", other))
+        istiod.ads.set(EDS, "app", endpoints("app", other.port))
         eventually(lambda: get(port) == "two")
     assert running.metric("istio_agent_xds_proxy_responses") >= 5
     assert running.stop() == 0

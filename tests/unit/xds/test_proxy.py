@@ -1,10 +1,6 @@
 """The ADS proxy between a real gRPC client and a fake istiod: bytes, order, ends, replacement."""
 
-import asyncio
-import os
-import queue
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,127 +10,17 @@ from envoy.service.discovery.v3 import discovery_pb2
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pilot_agent.clock import SystemClock
-from pilot_agent.uds.listener import Listener
-from pilot_agent.values import HostPort
 from pilot_agent.xds import proxy as proxy_module
-from pilot_agent.xds.account import XdsAccount
 from pilot_agent.xds.intercept import HEALTH, LISTENER, PROXY_CONFIG
-from pilot_agent.xds.options import IstiodOptions, XdsOptions
-from pilot_agent.xds.proxy import AdsProxy, process_of
-from pilot_agent.xds.server import XdsServer
-from pilot_agent.xds.upstream import DELTA, SERVICE, SOTW, Upstream
+from pilot_agent.xds.proxy import process_of
 from pilot_agent.xds.wire import SOTW_RESPONSE, Envelope, Fields, envelope
 from tests.support.eventually import eventually
 from tests.support.fake_ads import CDS, cluster
 from tests.support.fake_istiod import FakeIstiod
 from tests.support.ports import free_port
-from tests.support.recorded_log import RecordedLog
+from tests.unit.xds.proxied import Proxied
 
 LATER_TYPE = "type.googleapis.com/envoy.of.a.later.Version"
-
-
-class Proxied:
-    """A proxy in an event loop of its own thread."""
-
-    def __init__(self, directory: Path, *addresses: str, largest_request: int = 4194304) -> None:
-        self.path = directory / "XDS"
-        self.account, self.log = XdsAccount(), RecordedLog()
-        self.bundles: list[bytes] = []
-        istiods = tuple(IstiodOptions(HostPort.parse(each), True, "istiod", None, None, "c1", ()) for each in addresses)
-        self.options = XdsOptions(istiods, 30, 10, largest_request, 1000, takes_proxy_config=True)
-        upstream = Upstream(lambda: self.options, None, self.log.scope, SystemClock())
-        handlers = {PROXY_CONFIG: self.bundles.append}
-        self.proxy = AdsProxy(upstream, handlers, self.account, self.log.scope, SystemClock())
-        self._listener = Listener(self.path, "xDS")
-        self._server = XdsServer(self._listener, self.proxy, lambda: self.options, self.log.scope)
-        self._loop = asyncio.new_event_loop()
-        self._task: asyncio.Task[None] | None = None
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-        self._directory = os.open(directory, os.O_PATH)
-        size = [("grpc.max_receive_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
-        self.channel = grpc.insecure_channel(f"unix:/proc/self/fd/{self._directory}/XDS", size)
-        self.clients: list[Client] = []
-
-    def _run(self) -> None:
-        async def serve() -> None:
-            self._task = asyncio.current_task()
-            try:
-                await self._server.run()
-            except asyncio.CancelledError:
-                pass
-
-        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            runner.run(serve())
-
-    def do(self, work: Callable[[], None]) -> None:
-        async def run() -> None:
-            work()
-
-        asyncio.run_coroutine_threadsafe(run(), self._loop).result(10)
-
-    def stream(self, method: str = SOTW) -> "Client":
-        self.clients.append(Client(self.channel, method))
-        return self.clients[-1]
-
-    def stop(self) -> None:
-        for client in self.clients:
-            client.close()
-        self.channel.close()
-        os.close(self._directory)
-        if self._task is not None:
-            self._loop.call_soon_threadsafe(self._task.cancel)
-        self._thread.join()
-        self._listener.close()
-
-
-class Client:
-    """A stream of raw bytes."""
-
-    def __init__(self, channel: grpc.Channel, method: str) -> None:
-        self._requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        self._responses: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        self.end: tuple[grpc.StatusCode, str] | None = None
-        call: Any = channel.stream_stream(SERVICE + method)
-        self._call = call(iter(self._requests.get, None))
-        self._thread = threading.Thread(target=self._receive)
-        self._thread.start()
-
-    def _receive(self) -> None:
-        try:
-            for response in self._call:
-                self._responses.put(response)
-            self.end = (grpc.StatusCode.OK, "")
-        except grpc.RpcError as error:
-            self.end = (error.code(), error.details() or "")
-        self._responses.put(None)
-
-    def send(self, message: Any) -> bytes:
-        raw = message if isinstance(message, bytes) else message.SerializeToString()
-        self._requests.put(raw)
-        return bytes(raw)
-
-    def ask(self, type_url: str, *names: str) -> bytes:
-        message = discovery_pb2.DiscoveryRequest(type_url=type_url, resource_names=names)
-        message.node.id = "sidecar~1.2.3.4~a~b"
-        return self.send(message)
-
-    def next(self) -> bytes:
-        found = self._responses.get(timeout=15)
-        assert found is not None, f"the stream has ended: {self.end}"
-        return found
-
-    def ended(self) -> tuple[grpc.StatusCode, str]:
-        while self._responses.get(timeout=15) is not None:
-            pass
-        assert self.end is not None
-        return self.end
-
-    def close(self) -> None:
-        self._call.cancel()
-        self._requests.put(None)
-        self._thread.join()
 
 
 @pytest.fixture
@@ -175,7 +61,7 @@ def test_resources_of_any_type_survive_bit_for_bit(proxied: Proxied, istiod: Fak
     client.ask(LATER_TYPE)
     response = discovery_pb2.DiscoveryResponse.FromString(client.next())
     assert [each.value for each in response.resources] == [value]
-    client.close()
+    client.cancel()
 
 
 def test_a_large_push_arrives_whole(proxied: Proxied, istiod: FakeIstiod) -> None:
@@ -196,19 +82,16 @@ def test_pushes_arrive_in_order_and_none_is_lost(proxied: Proxied, istiod: FakeI
     assert proxied.account.responses == 101
 
 
-@pytest.mark.parametrize("method", [SOTW, DELTA])
-def test_a_new_stream_of_a_process_ends_its_old_one_well(proxied: Proxied, istiod: FakeIstiod, method: str) -> None:
+@pytest.mark.parametrize("is_delta", [False, True], ids=["sotw", "delta"])
+def test_a_new_stream_of_a_process_ends_its_old_one_well(proxied: Proxied, istiod: FakeIstiod, is_delta: bool) -> None:
     first = proxied.stream()
     first.ask(CDS)
     first.next()
-    second = proxied.stream(method)
-    if method == SOTW:
-        second.ask(CDS)
-    else:
-        second.send(discovery_pb2.DeltaDiscoveryRequest(type_url=CDS, resource_names_subscribe=["*"]))
+    second = proxied.stream(is_delta=is_delta)
+    second.ask(CDS)
     assert first.ended() == (grpc.StatusCode.OK, "")
     second.next()
-    assert only(istiod).kind == ("sotw" if method == SOTW else "delta")
+    assert only(istiod).kind == ("delta" if is_delta else "sotw")
 
 
 def test_what_istiod_says_at_the_end_is_passed_on_word_for_word(proxied: Proxied, istiod: FakeIstiod) -> None:
@@ -284,7 +167,7 @@ def test_roots_of_istiod_are_taken_and_acknowledged_by_the_agent(proxied: Proxie
 
 
 def test_health_is_told_behind_the_listeners_and_again_on_the_next_stream(proxied: Proxied, istiod: FakeIstiod) -> None:
-    proxied.do(lambda: proxied.proxy.report(False, "no answer"))
+    proxied.report(is_healthy=False, message="no answer")
     client = proxied.stream()
     client.ask(CDS)
     client.next()
@@ -292,10 +175,10 @@ def test_health_is_told_behind_the_listeners_and_again_on_the_next_stream(proxie
     client.ask(LISTENER)
     eventually(lambda: only(istiod).requests(HEALTH))
     assert only(istiod).requests(HEALTH)[0].error_detail.message == "no answer"
-    proxied.do(lambda: proxied.proxy.report(True, ""))
+    proxied.report(is_healthy=True)
     eventually(lambda: len(only(istiod).requests(HEALTH)) == 2)
     assert not only(istiod).requests(HEALTH)[1].HasField("error_detail")
-    client.close()
+    client.cancel()
     eventually(lambda: istiod.ads.open_streams() == [])
     again = proxied.stream()
     again.ask(LISTENER)
