@@ -28,12 +28,17 @@ class AdsClient:
         self._directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
         self._channel = grpc.insecure_channel(f"unix:/proc/self/fd/{self._directory}/{path.name}", options)
         self._streams: list[AdsStream] = []
+        self._is_closed = False
 
     def stream(self, *, is_delta: bool = False) -> "AdsStream":
         self._streams.append(AdsStream(self._channel, is_delta=is_delta))
         return self._streams[-1]
 
     def close(self) -> None:
+        """May be called again."""
+        if self._is_closed:
+            return
+        self._is_closed = True
         for stream in self._streams:
             stream.cancel()
         self._channel.close()
