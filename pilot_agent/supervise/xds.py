@@ -89,6 +89,10 @@ class Xds:
             "last_contact": stamp(account.last_contact) if account.last_contact is not None else None,
             "ended": list(account.past),
             "dropped": dict(account.dropped),
+            "refused": {
+                _short(kind): {"times": times, "now": account.refused.get(kind)}
+                for kind, times in account.refusals.items()
+            },
         }
 
     def facts(self) -> Mapping[str, Values]:
@@ -111,7 +115,7 @@ def _described(stream: StreamState) -> dict[str, Any]:
         "is_connected": stream.is_connected,
         "since": stamp(stream.began),
         "types": {
-            type_url.removeprefix("type.googleapis.com/"): {
+            _short(type_url): {
                 "version": each.version,
                 "nonce": each.nonce,
                 "answered_nonce": each.answered_nonce,
@@ -124,3 +128,7 @@ def _described(stream: StreamState) -> dict[str, Any]:
             for type_url, each in stream.types.items()
         },
     }
+
+
+def _short(type_url: str) -> str:
+    return type_url.removeprefix("type.googleapis.com/")

@@ -59,8 +59,7 @@ class Upstream:
             (
                 ("grpc.max_receive_message_length", -1),
                 ("grpc.max_send_message_length", -1),
-                ("grpc.keepalive_time_ms", int(options.keepalive_interval_s * 1000)),
-                ("grpc.keepalive_timeout_ms", int(options.keepalive_timeout_s * 1000)),
+                *options.keepalive,
                 ("grpc.http2.max_pings_without_data", 0),
             ),
         )
