@@ -1,12 +1,14 @@
 """An agent in a mesh of one service: what a fake istiod pushes for it, and what agent and Envoy say of it."""
 
 import json
+import os
 import urllib.error
 import urllib.request
 from typing import Any
 
 from tests.support.agents import AgentProcess
 from tests.support.envoy_binary import envoy_binary
+from tests.support.eventually import eventually
 from tests.support.fake_ads import CDS, EDS, LDS, RDS, FakeAds, RecordedStream, cluster, endpoints, listener, route
 from tests.support.fake_istiod import FakeIstiod
 from tests.support.identities import prepare
@@ -53,5 +55,17 @@ def type_state(running: AgentProcess, type_url: str) -> dict[str, Any]:
 
 
 def stream_of(istiod: FakeIstiod) -> RecordedStream:
+    """The only one of the agent."""
     (stream,) = istiod.ads.open_streams()
     return stream
+
+
+def pushes_arrive(istiod: FakeIstiod, running: AgentProcess) -> None:
+    """A cluster that is new gets as far as Envoy, in time."""
+    name = f"new-{len(istiod.ads.names(CDS))}"
+    istiod.ads.set(CDS, name, cluster(name, 1))
+    eventually(lambda: f"{name}::" in running.fetch("/clusters", port=running.ports.admin)[1])
+
+
+def open_descriptors(running: AgentProcess) -> int:
+    return len(os.listdir(f"/proc/{running.pid}/fd"))
