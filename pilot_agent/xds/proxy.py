@@ -198,8 +198,7 @@ class _Stream:
                 text = f"istiod {opened.istiod} sent what is no xDS response: {failure}"
             self._ended("istiod", "error", text)
             await self._context.abort(grpc.StatusCode.INTERNAL, text)
-        code = await opened.call.code()
-        details = await opened.call.details() or ""
+        code, details = await opened.ending.status()
         text = f"istiod {opened.istiod} ended the stream: {code.name}{f': {details}' if details else ''}"
         self._ended("istiod", "cancelled" if is_expected(code, details) else "error", text)
         if code is not grpc.StatusCode.OK:

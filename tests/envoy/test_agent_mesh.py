@@ -131,7 +131,9 @@ def test_no_request_fails_while_istiod_restarts_fifty_times(agent: MakeAgent, is
             istiod.stop()
             eventually(lambda before=before: not before.is_open)  # type: ignore[misc]
             istiod.start()
-            eventually(lambda: any(each.answers_of_client(LDS, is_nack=False) for each in istiod.ads.open_streams()), within=40)
+            eventually(
+                lambda: any(each.answers_of_client(LDS, is_nack=False) for each in istiod.ads.open_streams()), within=40
+            )
         requests.go_on()
         assert requests.is_on
     assert requests.failures == []
@@ -143,6 +145,11 @@ def test_no_request_fails_while_istiod_restarts_fifty_times(agent: MakeAgent, is
     assert open_descriptors(running) < descriptors + RESTARTS / 2
     assert running.is_ready()
     assert running.stop() == 0
+
+
+def has_listeners(istiod: FakeIstiod) -> bool:
+    """Envoy has taken them on a stream that is open."""
+    return any(each.answers_of_client(LDS, is_nack=False) for each in istiod.ads.open_streams())
 
 
 def test_a_new_token_is_taken_by_the_next_stream(agent: MakeAgent, istiod: FakeIstiod, app: int) -> None:

@@ -324,3 +324,18 @@ def test_what_istiod_sent_before_its_end_comes_first(proxied: Proxied, istiod: F
     only(istiod).end(grpc.StatusCode.UNAVAILABLE, "over")
     assert [len(client.next_message().resources) for _ in range(20)] == list(range(1, 21))
     assert client.ended() == (grpc.StatusCode.UNAVAILABLE, "over")
+
+
+def test_code_and_words_are_istiods_even_when_a_request_is_on_its_way(proxied: Proxied, istiod: FakeIstiod) -> None:
+    # A write on a call that is over makes gRPC for Python say INTERNAL of its own, until it knows better.
+    connection = proxied.client()
+    for _ in range(20):
+        client = connection.stream()
+        fence(client)
+        stream = only(istiod)
+        for number in range(100):
+            client.ask(EDS, f"e{number}")
+            if number == 50:
+                stream.end(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many of you")
+        assert client.ended() == (grpc.StatusCode.RESOURCE_EXHAUSTED, "too many of you")
+        eventually(lambda: not istiod.ads.open_streams())
