@@ -105,8 +105,14 @@ UNKNOWN = st.recursive(
 SMALL = st.lists(st.one_of(UNKNOWN, st.builds(chunk, st.just(2), TEXTS)), max_size=3).map(b"".join)
 """A google.rpc.Status, with what else may stand in one."""
 ANY = st.builds(lambda url, value: chunk(1, url) + chunk(2, value), TYPES, st.binary(max_size=200))
+ANY_IN_PARTS = st.builds(
+    lambda url, value: chunk(2, chunk(2, value)) + chunk(2, chunk(1, url)), TYPES, st.binary(min_size=1, max_size=200)
+)
 RESOURCE = st.builds(
-    lambda name, any_, more: chunk(3, name) + chunk(2, any_) + more, TEXTS, ANY, UNKNOWN | st.just(b"")
+    lambda name, any_, more: chunk(3, name) + any_ + more,
+    TEXTS,
+    st.builds(chunk, st.just(2), ANY) | ANY_IN_PARTS,
+    UNKNOWN | st.just(b""),
 )
 
 
@@ -120,6 +126,12 @@ def bodies(kind: Kind) -> st.SearchStrategy[bytes]:
     else:
         known.append(st.builds(chunk, st.just(kind.fields.resources), resource))
     return st.lists(st.one_of(*known, UNKNOWN), max_size=8).map(b"".join)
+
+
+def name_tables(kind: Kind) -> st.SearchStrategy[bytes]:
+    """Responses of a type that the agent reads, with a resource at least."""
+    resource = RESOURCE if kind.is_delta else ANY
+    return st.builds(lambda body, one: body + chunk(2, one) + chunk(4, NAME_TABLE.encode()), bodies(kind), resource)
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -158,7 +170,7 @@ def expected(kind: Kind, body: bytes) -> tuple[str, str, str, str | None, int]:
 @given(data=st.data())
 def test_any_response_meets_the_fate_of_its_type_and_its_first_resource_is_read(name: str, data: st.DataObject) -> None:
     kind = RESPONSES[name]
-    body = data.draw(bodies(kind))
+    body = data.draw(bodies(kind) | name_tables(kind))
     message = kind.message.FromString(body)
     taken: list[bytes] = []
     interception = Interception({NAME_TABLE: taken.append}, lambda: None, RecordedLog().scope, is_delta=kind.is_delta)

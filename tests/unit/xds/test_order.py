@@ -125,6 +125,7 @@ def test_health_is_kept_until_listeners_are_asked_for_and_told_on_each_change(
     proxied: Proxied, istiod: FakeIstiod, is_delta: bool
 ) -> None:
     client = proxied.stream(is_delta=is_delta)
+    fence(client)
     proxied.report(is_healthy=False, message="before the last")
     proxied.report(is_healthy=False, message="the last")
     fence(client)

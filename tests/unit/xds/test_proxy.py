@@ -146,7 +146,10 @@ def test_an_istiod_that_takes_the_stream_and_says_nothing_is_a_problem_until_it_
     assert len([line for line in proxied.log.lines if "has not answered" in line]) == 1
 
 
-def test_nobody_is_waited_for_who_was_asked_nothing_or_has_answered(proxied: Proxied, istiod: FakeIstiod) -> None:
+def test_nobody_is_waited_for_who_was_asked_nothing_or_has_answered(
+    proxied: Proxied, istiod: FakeIstiod, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proxy_module, "SILENT_AFTER_S", 1000.0)
     client = proxied.stream()
     eventually(lambda: [each.is_connected for each in proxied.account.streams] == [True])
     assert proxied.do(timers) == []
