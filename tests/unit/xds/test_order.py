@@ -76,7 +76,7 @@ def healths(stream: RecordedStream) -> list[str | None]:
 
 
 def fence(stream: AdsStream) -> None:
-    """Once this is answered, whatever was sent before it has been dealt with."""
+    """Once this is answered, whatever was sent before it has been dealt with. Once for a stream."""
     stream.ask(CDS)
     while stream.next_message().type_url != CDS:
         pass
@@ -125,7 +125,8 @@ def test_health_is_kept_until_listeners_are_asked_for_and_told_on_each_change(
     proxied: Proxied, istiod: FakeIstiod, is_delta: bool
 ) -> None:
     client = proxied.stream(is_delta=is_delta)
-    fence(client)
+    client.ask(RDS)
+    eventually(lambda: types(only(istiod)) == [RDS])
     proxied.report(is_healthy=False, message="before the last")
     proxied.report(is_healthy=False, message="the last")
     fence(client)
