@@ -129,6 +129,10 @@ class Xds:
             "ended": list(account.past),
             "dropped": dict(account.dropped),
             "left_out": dict(account.left_out),
+            "refused": {
+                _short(kind): {"times": times, "now": account.refused.get(kind)}
+                for kind, times in account.refusals.items()
+            },
         }
 
     def facts(self) -> Mapping[str, Values]:
@@ -152,7 +156,7 @@ def _described(stream: StreamState) -> dict[str, Any]:
         "is_connected": stream.is_connected,
         "since": stamp(stream.began),
         "types": {
-            type_url.removeprefix("type.googleapis.com/"): {
+            _short(type_url): {
                 "version": each.version,
                 "nonce": each.nonce,
                 "answered_nonce": each.answered_nonce,
@@ -165,3 +169,7 @@ def _described(stream: StreamState) -> dict[str, Any]:
             for type_url, each in stream.types.items()
         },
     }
+
+
+def _short(type_url: str) -> str:
+    return type_url.removeprefix("type.googleapis.com/")

@@ -35,13 +35,18 @@ class StreamState:
 
 @dataclass(slots=True)
 class XdsAccount:
-    """Counters only grow. `problem`: why istiod could not be reached or ended the last stream, None while one lives."""
+    """Counters only grow. `problem`: why istiod could not be reached, does not answer or ended the last stream; None
+    once it has answered again."""
 
     requests: int = 0
     responses: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     left_out: Counter[str] = field(default_factory=Counter)
     """Of what a stock Envoy can't load, by what it is."""
+    refusals: Counter[str] = field(default_factory=Counter)
+    """How often Envoy refused what it was sent of a type."""
+    refused: dict[str, str] = field(default_factory=dict)
+    """What Envoy said of the type when it refused the last response, until it takes one."""
     connection_failures: int = 0
     istiod_ends: Counter[str] = field(default_factory=Counter)
     envoy_ends: Counter[str] = field(default_factory=Counter)

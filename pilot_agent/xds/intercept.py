@@ -82,8 +82,8 @@ class Interception:
             if first is None:
                 return None
             handler(value_of_any(any_of_resource(first) if self._is_delta else first))
-        except ValueError as problem:
-            error = str(problem)
+        except Exception as problem:  # noqa: BLE001  (whatever fails in a part of the agent must not end Envoy's stream)
+            error = str(problem) if isinstance(problem, ValueError) else repr(problem)
             self._log.warn(f"{around.type_url} of istiod can't be used, the one before stays: {error}")
         return request(
             around.type_url, is_delta=self._is_delta, nonce=around.nonce, version=around.version, error=error

@@ -12,6 +12,9 @@ from pilot_agent.settings.model import Settings
 from pilot_agent.settings.paths import CA_ROOT_FILE, LEGACY_CERTS_DIRECTORY
 from pilot_agent.values import TRUE_WORDS, HostPort
 
+LONGEST_MS = 2**31 - 1
+"""What a setting of gRPC can hold; as an interval it means never."""
+
 
 class IstiodOptions(NamedTuple):
     """One istiod, as `identity.channel.Server` has it."""
@@ -47,9 +50,27 @@ class XdsOptions(NamedTuple):
     takes_names: bool = False
 
     @property
+    def keepalive(self) -> tuple[tuple[str, int], ...]:
+        """gRPC's settings for it. As with gRPC for Go an interval of 0 means none, a timeout of 0 its default.
+
+        Of its two timeouts only the ping's counts, at least where another ping is under way: with the first alone a
+        connection whose packets vanished was noticed after 60 s, whatever it said (grpcio 1.85.3).
+        """
+        timeout = _milliseconds(self.keepalive_timeout_s, default=20_000)
+        return (
+            ("grpc.keepalive_time_ms", _milliseconds(self.keepalive_interval_s, default=LONGEST_MS)),
+            ("grpc.keepalive_timeout_ms", timeout),
+            ("grpc.http2.ping_timeout_ms", timeout),
+        )
+
+    @property
     def roots(self) -> list[Path]:
         """Files whose change a new stream takes up."""
         return list(dict.fromkeys(each.root for each in self.istiods if each.root is not None))
+
+
+def _milliseconds(seconds: float, *, default: int) -> int:
+    return max(1, min(round(seconds * 1000), LONGEST_MS)) if seconds > 0 else default
 
 
 def work_out_xds(settings: Settings) -> XdsOptions:

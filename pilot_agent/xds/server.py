@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from pilot_agent.xds.proxy import Context
 
 
+LARGEST_LIMIT = 2**31 - 1
+"""What gRPC's settings can hold; a negative setting means no limit."""
+
+
 class XdsServer:
     """`run` serves until it is cancelled; it may be run again."""
 
@@ -28,20 +32,22 @@ class XdsServer:
     async def run(self) -> None:
         """Raises RuntimeError, OSError or SettingsError when gRPC can't have a socket of its own there."""
         options = self._options()
+        largest = options.largest_request if options.largest_request >= 0 else LARGEST_LIMIT
         arguments = (
-            ("grpc.max_receive_message_length", options.largest_request),
+            # The proxy holds Envoy to the limit: gRPC would cut the stream and tell the agent nothing. What is over
+            # twice the limit gRPC does not even read.
+            ("grpc.max_receive_message_length", min(2 * largest, LARGEST_LIMIT)),
             ("grpc.max_send_message_length", -1),
             ("grpc.max_concurrent_streams", options.most_streams),
-            ("grpc.keepalive_time_ms", int(options.keepalive_interval_s * 1000)),
-            ("grpc.keepalive_timeout_ms", int(options.keepalive_timeout_s * 1000)),
+            *options.keepalive,
             ("grpc.http2.min_ping_interval_without_data_ms", 15_000),
         )
-        await serve_behind(self._listener, self._handlers(), arguments, self._log, "xDS proxy")
+        await serve_behind(self._listener, self._handlers(largest), arguments, self._log, "xDS proxy")
 
-    def _handlers(self) -> Any:
+    def _handlers(self, largest_request: int) -> Any:
         def method(*, is_delta: bool) -> Any:
             async def serve(_requests: Any, context: "Context") -> None:
-                await self._proxy.serve(context, is_delta=is_delta)
+                await self._proxy.serve(context, is_delta=is_delta, largest_request=largest_request)
 
             return grpc.stream_stream_rpc_method_handler(serve)
 

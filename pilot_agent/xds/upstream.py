@@ -12,6 +12,7 @@ from pilot_agent.errors import IdentityError
 from pilot_agent.identity.channel import metadata, open_channel, read_credentials
 from pilot_agent.identity.tokens import Tokens
 from pilot_agent.log import Scope
+from pilot_agent.xds.endings import Ending
 from pilot_agent.xds.options import IstiodOptions, XdsOptions
 
 SERVICE = "/envoy.service.discovery.v3.AggregatedDiscoveryService/"
@@ -25,9 +26,10 @@ class Unreachable(Exception):
 
 
 class Opened(NamedTuple):
-    """A call under way, and the channel that ends with it."""
+    """A call under way, what it ended with once it has, and the channel that ends with it."""
 
     call: Any
+    ending: Ending
     channel: "grpc.aio.Channel"
     istiod: str
 
@@ -59,15 +61,15 @@ class Upstream:
             (
                 ("grpc.max_receive_message_length", -1),
                 ("grpc.max_send_message_length", -1),
-                ("grpc.keepalive_time_ms", int(options.keepalive_interval_s * 1000)),
-                ("grpc.keepalive_timeout_ms", int(options.keepalive_timeout_s * 1000)),
+                *options.keepalive,
                 ("grpc.http2.max_pings_without_data", 0),
             ),
         )
         try:
             await self._connect(channel)
             method: Any = channel.stream_stream(SERVICE + (DELTA if is_delta else SOTW))
-            return Opened(method(metadata=metadata(istiod, token)), channel, str(istiod.address))
+            call = method(metadata=metadata(istiod, token))
+            return Opened(call, Ending(call), channel, str(istiod.address))
         except BaseException:
             with contextlib.suppress(Exception):
                 await channel.close()

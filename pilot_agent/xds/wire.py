@@ -7,8 +7,9 @@ answers the agent makes itself are small, and go through generated code where th
 from collections.abc import Iterator
 from typing import NamedTuple
 
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_VARINT, _FIXED64, _BYTES, _GROUP, _END_OF_GROUP, _FIXED32 = range(6)
 _LONGEST_VARINT = 10
+_LARGEST_NUMBER = 2**29 - 1
 
 
 class Fields(NamedTuple):
@@ -43,14 +44,15 @@ class Envelope(NamedTuple):
 def envelope(message: bytes, fields: Fields) -> Envelope:
     """Raises ValueError for bytes that are no protobuf message."""
     texts = {fields.type_url: "", fields.nonce: "", fields.version: ""}
-    error, resources = None, 0
+    status, resources = None, 0
     for number, start, end in delimited(message):
         if number == fields.resources:
             resources += 1
         elif number in texts:
             texts[number] = message[start:end].decode(errors="replace")
         elif number == fields.error:
-            error = _text_of(message[start:end], 2)
+            status = (status or b"") + message[start:end]  # a message in parts is one: protobuf merges them
+    error = _last(status, 2).decode(errors="replace") if status is not None else None
     return Envelope(texts[fields.type_url], texts[fields.nonce], texts[fields.version], error, resources)
 
 
@@ -63,34 +65,40 @@ def resources_of(message: bytes, fields: Fields) -> Iterator[bytes]:
 
 def value_of_any(message: bytes) -> bytes:
     """The serialized message inside of an Any."""
-    return next((message[start:end] for number, start, end in delimited(message) if number == 2), b"")
+    return _last(message, 2)
 
 
 def any_of_resource(message: bytes) -> bytes:
     """The Any inside of a delta Resource."""
-    return value_of_any(message)  # it is field 2 there too
+    return b"".join(message[start:end] for number, start, end in delimited(message) if number == 2)
 
 
 def delimited(message: bytes) -> Iterator[tuple[int, int, int]]:
     """Number, start and end of each length-delimited field, in order; others are skipped. Raises ValueError."""
     position, size = 0, len(message)
+    groups: list[int] = []  # nobody makes these any more, but a message with one is a message
     while position < size:
         tag, position = _varint(message, position)
         number, kind = tag >> 3, tag & 7
+        if not 1 <= number <= _LARGEST_NUMBER:
+            raise ValueError(f"there is no field {number}")
         if kind == _BYTES:
             length, position = _varint(message, position)
             end = position + length
             if end > size:
                 raise ValueError("a field is longer than its message")
-            yield number, position, end
+            if not groups:
+                yield number, position, end
             position = end
         elif kind == _VARINT:
             _, position = _varint(message, position)
         elif kind in (_FIXED64, _FIXED32):
             position += 8 if kind == _FIXED64 else 4
-        else:
+        elif kind == _GROUP:
+            groups.append(number)
+        elif kind != _END_OF_GROUP or not groups or groups.pop() != number:
             raise ValueError(f"field {number} has the unknown wire type {kind}")
-    if position != size:
+    if position != size or groups:
         raise ValueError("a field is longer than its message")
 
 
@@ -108,6 +116,10 @@ def _varint(message: bytes, position: int) -> tuple[int, int]:
     raise ValueError("a number has no end")
 
 
-def _text_of(message: bytes, number: int) -> str:
-    """A string field of a small message."""
-    return next((message[s:e].decode(errors="replace") for found, s, e in delimited(message) if found == number), "")
+def _last(message: bytes, number: int) -> bytes:
+    """A field of a small message: the last one counts."""
+    found = b""
+    for each, start, end in delimited(message):
+        if each == number:
+            found = message[start:end]
+    return found

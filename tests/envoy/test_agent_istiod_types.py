@@ -1,40 +1,25 @@
 """What the agent itself takes of istiod, or tells of it: names, Wasm modules, and the root istiod is verified by."""
 
 import json
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
-import pytest
 from envoy.config.core.v3 import extension_pb2
 from envoy.extensions.filters.http.wasm.v3 import wasm_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm
 
-from tests.envoy.test_agent_mesh import application, get, in_mesh, one_service, stream_of
 from tests.support.agents import AgentProcess
 from tests.support.authority import Authority
 from tests.support.eventually import eventually
 from tests.support.fake_ads import LDS, NDS, listener
 from tests.support.fake_istiod import FakeIstiod
 from tests.support.identities import notes
+from tests.support.meshes import get, in_mesh, one_service, stream_of
 from tests.support.ports import free_port
 
 MakeAgent = Callable[..., AgentProcess]
 ECDS = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig"
 WASM = "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm"
 PROXY_CONFIG = "type.googleapis.com/istio.mesh.v1alpha1.ProxyConfig"
-
-
-@pytest.fixture
-def app() -> Iterator[int]:
-    with application("one") as port:
-        yield port
-
-
-@pytest.fixture
-def istiod(tmp_path: Path) -> Iterator[FakeIstiod]:
-    fake = FakeIstiod(tmp_path).start()
-    yield fake
-    fake.stop()
 
 
 def name_table(host: str, address: str) -> bytes:

@@ -1,36 +1,22 @@
 """A stock Envoy under an unmodified istiod, through the agent: it serves, and hears of nothing it can't load."""
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm
 from google.protobuf import json_format
 
-from tests.envoy.test_agent_mesh import application, get, in_mesh, one_service, xds
 from tests.support import pushed
 from tests.support.agents import AgentProcess
 from tests.support.eventually import eventually
 from tests.support.fake_ads import CDS, LDS, RDS, cluster, listener, route
 from tests.support.fake_istiod import FakeIstiod
+from tests.support.meshes import get, in_mesh, one_service, xds
 from tests.support.ports import free_port
 
 MakeAgent = Callable[..., AgentProcess]
 LISTENER = "envoy.config.listener.v3.Listener"
-
-
-@pytest.fixture
-def app() -> Iterator[int]:
-    with application("one") as port:
-        yield port
-
-
-@pytest.fixture
-def istiod(tmp_path: Path) -> Iterator[FakeIstiod]:
-    fake = FakeIstiod(tmp_path).start()
-    yield fake
-    fake.stop()
 
 
 def as_istiod_has_it(port: int, *more: Any) -> Any:

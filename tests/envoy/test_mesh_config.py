@@ -1,6 +1,5 @@
 """The local mesh against a real Envoy: it takes what we publish, at once, and no request is lost over it."""
 
-import http.server
 import json
 import re
 import socket
@@ -16,26 +15,11 @@ from pathlib import Path
 import pytest
 
 from pilot_agent.mesh.model import Options
+from tests.support.applications import application
 from tests.support.envoy_binary import envoy_binary
 from tests.support.eventually import eventually
 from tests.support.ports import free_ports
 from tests.unit.mesh.declared import Mesh, service_entry
-
-
-class Answering(http.server.BaseHTTPRequestHandler):
-    """Answers with its server's name."""
-
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self) -> None:
-        body = str(self.server.name).encode()  # type: ignore[attr-defined]
-        self.send_response(200)
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *args: object) -> None:
-        pass
 
 
 class Saying(socketserver.BaseRequestHandler):
@@ -43,8 +27,23 @@ class Saying(socketserver.BaseRequestHandler):
         self.request.sendall(str(self.server.name).encode())  # type: ignore[attr-defined]
 
 
+@pytest.fixture
+def backend() -> Iterator[Callable[[str], int]]:
+    """Start an HTTP server that answers with the given name; its port."""
+    with ExitStack() as stack:
+        yield lambda name: stack.enter_context(application(name)).port
+
+
+@pytest.fixture
+def tcp_backend() -> Iterator[Callable[[str], int]]:
+    """Start a TCP server that says the given name and closes; its port."""
+    with ExitStack() as stack:
+        yield lambda name: stack.enter_context(saying(name))
+
+
 @contextmanager
-def running(server: socketserver.TCPServer, name: str) -> Iterator[int]:
+def saying(name: str) -> Iterator[int]:
+    server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Saying)
     server.name = name  # type: ignore[attr-defined]
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
@@ -54,26 +53,6 @@ def running(server: socketserver.TCPServer, name: str) -> Iterator[int]:
         server.shutdown()
         server.server_close()
         thread.join()
-
-
-class HttpServer(http.server.ThreadingHTTPServer):
-    daemon_threads = False
-    block_on_close = False
-    request_queue_size = 128
-
-
-@pytest.fixture
-def backend() -> Iterator[Callable[[str], int]]:
-    """Start an HTTP server that answers with the given name; its port."""
-    with ExitStack() as stack:
-        yield lambda name: stack.enter_context(running(HttpServer(("127.0.0.1", 0), Answering), name))
-
-
-@pytest.fixture
-def tcp_backend() -> Iterator[Callable[[str], int]]:
-    """Start a TCP server that says the given name and closes; its port."""
-    with ExitStack() as stack:
-        yield lambda name: stack.enter_context(running(socketserver.ThreadingTCPServer(("127.0.0.1", 0), Saying), name))
 
 
 class Proxy:

@@ -1,6 +1,7 @@
 """Capture rules in a real kernel, both back ends of iptables: recordings, transitions, faults, and where TCP lands."""
 
 import fcntl
+import itertools
 import os
 import subprocess
 import sys
@@ -116,7 +117,7 @@ def every_pair(names: Sequence[str]) -> Iterator[str]:
 def test_from_each_of_a_dozen_states_to_each_other(pod: Namespace, backend: Backend) -> None:
     pod.call(lambda: IPTABLES.restore(backend, 4, FOREIGN))
     walk = list(every_pair(DOZEN))
-    assert set(zip(walk, walk[1:], strict=False)) == {(before, after) for before in DOZEN for after in DOZEN}
+    assert set(itertools.pairwise(walk)) == {(before, after) for before in DOZEN for after in DOZEN}
     results: dict[str, dict[Family, dict[str, list[str]]]] = {}
     for before, after in zip(["", *walk], walk, strict=False):
         capture(pod, after, backend)

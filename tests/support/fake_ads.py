@@ -225,6 +225,11 @@ class FakeAds:
         else:
             self.set(type_url, name, _unknown_field(size))
 
+    def send_raw(self, response: bytes) -> None:
+        """To all that are open, as a response, whatever it is."""
+        for stream in self.open_streams():
+            stream.outgoing.put(response)
+
     # Streams
 
     def handlers(self) -> Any:
@@ -258,7 +263,7 @@ class FakeAds:
             self._readers.add(reader)
         reader.start()
         while not isinstance(response := stream.outgoing.get(), _End):
-            yield response.SerializeToString()
+            yield response if isinstance(response, bytes) else response.SerializeToString()
         if response.code is not grpc.StatusCode.OK:
             context.abort(response.code, response.text)
 

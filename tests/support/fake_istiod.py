@@ -34,7 +34,6 @@ _OPTIONS = [
     ("grpc.so_reuseport", 0),
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
-    ("grpc.http2.min_ping_interval_without_data_ms", 15_000),  # as istiod: clients keep their connection alive
 ]
 
 _CODES = {
@@ -73,6 +72,8 @@ class FakeIstiod:
         """UNAUTHENTICATED for every other one, and every ADS stream without it."""
         self.client_ca: str | None = None
         """PEM of the roots that clients' certificates are checked by, from the next start on; None: every own root."""
+        self.shortest_ping_s = 15.0
+        """As istiod: clients that keep their connection alive more often are cut off. From the next start on."""
         self.requests: list[CsrRequest] = []
         self.issued: list[str] = []
         """PEM of the leafs given out."""
@@ -114,7 +115,8 @@ class FakeIstiod:
         self.root_file.write_text(self.root_pem)
         self._is_stopping = threading.Event()
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="fake istiod")
-        self._server = grpc.server(self._pool, options=_OPTIONS)
+        pings = ("grpc.http2.min_ping_interval_without_data_ms", int(self.shortest_ping_s * 1000))
+        self._server = grpc.server(self._pool, options=[*_OPTIONS, pings])
         self._server.add_generic_rpc_handlers([self.handlers(), self.ads.handlers()])
         own_port = self._server.add_insecure_port(f"{HOST}:{self._port if self._is_plaintext else 0}")
         self._server.start()

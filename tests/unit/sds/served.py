@@ -1,7 +1,5 @@
 """The SDS server in an event loop of its own thread, with slots that the test fills."""
 
-import asyncio
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +13,7 @@ from pilot_agent.sds.resources import Provider
 from pilot_agent.sds.server import SdsServer
 from pilot_agent.uds.listener import Listener
 from tests.support.authority import Authority
+from tests.support.looped import Looped
 from tests.support.recorded_log import RecordedLog
 
 Result = TypeVar("Result")
@@ -55,29 +54,11 @@ class Served:
         self.names, self.account, self.log = Slots(), SdsAccount(), RecordedLog()
         self._listener = Listener(self.path, "SDS")
         self._server = SdsServer(self._listener, self.names, lambda: provider, self.account, self.log.scope)
-        self._loop = asyncio.new_event_loop()
-        self._task: asyncio.Task[None] | None = None
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-
-    def _run(self) -> None:
-        async def serve() -> None:
-            self._task = asyncio.current_task()
-            try:
-                await self._server.run()
-            except asyncio.CancelledError:
-                pass
-
-        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            runner.run(serve())
+        self._looped = Looped(self._server.run)
 
     def do(self, work: Callable[[], Result]) -> Result:
         """Run `work` in the server's loop, where slots belong to."""
-
-        async def run() -> Result:
-            return work()
-
-        return asyncio.run_coroutine_threadsafe(run(), self._loop).result(10)
+        return self._looped.do(work)
 
     def offer(self, name: str, secret: Secret) -> None:
         self.do(lambda: self.names.slots[name].offer(secret))
@@ -86,7 +67,5 @@ class Served:
         return self.do(lambda: self.names.slots[name].listeners)
 
     def stop(self) -> None:
-        if self._task is not None:
-            self._loop.call_soon_threadsafe(self._task.cancel)
-        self._thread.join()
+        self._looped.stop()
         self._listener.close()

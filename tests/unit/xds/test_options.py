@@ -107,3 +107,20 @@ def test_a_certificate_of_our_own(here: Path) -> None:
     assert options(named).istiods[0].client is None
     provisioned = options(PROV_CERT="prov").istiods[0].client
     assert provisioned is not None and provisioned.chain == here / "prov/cert-chain.pem"
+
+
+@pytest.mark.parametrize(
+    ("interval", "timeout", "expected"),
+    [
+        ("30s", "10s", (30_000, 10_000)),
+        ("1ms", "100us", (1, 1)),
+        ("0s", "0s", (2**31 - 1, 20_000)),
+        ("-1s", "-1s", (2**31 - 1, 20_000)),
+        ("100000h", "100000h", (2**31 - 1, 2**31 - 1)),
+    ],
+)
+def test_how_often_a_connection_is_tried_fits_what_grpc_can_hold(
+    interval: str, timeout: str, expected: tuple[int, int]
+) -> None:
+    found = options(GRPC_KEEPALIVE_INTERVAL=interval, GRPC_KEEPALIVE_TIMEOUT=timeout)
+    assert tuple(value for _, value in found.keepalive) == (*expected, expected[1])

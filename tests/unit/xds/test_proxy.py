@@ -1,10 +1,9 @@
-"""The ADS proxy between a real gRPC client and a fake istiod: bytes, order, ends, replacement."""
+"""The ADS proxy between a real gRPC client and a fake istiod: what passes, what is told of it, what is bounded.
+
+The order of requests and the ends of streams are `test_order`'s.
+"""
 
 import asyncio
-import os
-import queue
-import threading
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,141 +13,16 @@ from envoy.service.discovery.v3 import discovery_pb2
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pilot_agent.clock import SystemClock
-from pilot_agent.uds.listener import Listener
-from pilot_agent.values import HostPort
 from pilot_agent.xds import proxy as proxy_module
-from pilot_agent.xds.account import XdsAccount
-from pilot_agent.xds.intercept import HEALTH, LISTENER, PROXY_CONFIG
-from pilot_agent.xds.options import IstiodOptions, XdsOptions
-from pilot_agent.xds.proxy import AdsProxy, process_of
-from pilot_agent.xds.server import XdsServer
-from pilot_agent.xds.upstream import DELTA, SERVICE, SOTW, Upstream
-from pilot_agent.xds.wire import SOTW_RESPONSE, Envelope, Fields, envelope
+from pilot_agent.xds.intercept import LISTENER, PROXY_CONFIG
+from pilot_agent.xds.proxy import process_of
 from tests.support.eventually import eventually
 from tests.support.fake_ads import CDS, cluster
 from tests.support.fake_istiod import FakeIstiod
 from tests.support.ports import free_port
-from tests.support.recorded_log import RecordedLog
+from tests.unit.xds.proxied import Proxied
 
 LATER_TYPE = "type.googleapis.com/envoy.of.a.later.Version"
-
-
-class Proxied:
-    """A proxy in an event loop of its own thread."""
-
-    def __init__(self, directory: Path, *addresses: str, largest_request: int = 4194304) -> None:
-        self.path = directory / "XDS"
-        self.account, self.log = XdsAccount(), RecordedLog()
-        self.bundles: list[bytes] = []
-        istiods = tuple(IstiodOptions(HostPort.parse(each), True, "istiod", None, None, "c1", ()) for each in addresses)
-        self.options = XdsOptions(istiods, 30, 10, largest_request, 1000, takes_proxy_config=True)
-        upstream = Upstream(lambda: self.options, None, self.log.scope, SystemClock())
-        handlers = {PROXY_CONFIG: self.bundles.append}
-        self.proxy = AdsProxy(upstream, handlers, self.account, self.log.scope, SystemClock())
-        self._listener = Listener(self.path, "xDS")
-        self._server = XdsServer(self._listener, self.proxy, lambda: self.options, self.log.scope)
-        self._loop = asyncio.new_event_loop()
-        self._task: asyncio.Task[None] | None = None
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-        self._directory = os.open(directory, os.O_PATH)
-        size = [("grpc.max_receive_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
-        self.channel = grpc.insecure_channel(f"unix:/proc/self/fd/{self._directory}/XDS", size)
-        self.clients: list[Client] = []
-
-    def _run(self) -> None:
-        async def serve() -> None:
-            self._task = asyncio.current_task()
-            try:
-                await self._server.run()
-            except asyncio.CancelledError:
-                pass
-
-        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            runner.run(serve())
-
-    def do(self, work: Callable[[], None]) -> None:
-        async def run() -> None:
-            work()
-
-        asyncio.run_coroutine_threadsafe(run(), self._loop).result(10)
-
-    def stream(self, method: str = SOTW) -> "Client":
-        self.clients.append(Client(self.channel, method))
-        return self.clients[-1]
-
-    def stop(self) -> None:
-        for client in self.clients:
-            client.close()
-        self.channel.close()
-        os.close(self._directory)
-        if self._task is not None:
-            self._loop.call_soon_threadsafe(self._task.cancel)
-        self._thread.join()
-        self._listener.close()
-
-
-class Client:
-    """A stream of raw bytes."""
-
-    def __init__(self, channel: grpc.Channel, method: str) -> None:
-        self._requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        self._responses: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        self.end: tuple[grpc.StatusCode, str] | None = None
-        call: Any = channel.stream_stream(SERVICE + method)
-        self._call = call(iter(self._requests.get, None))
-        self._thread = threading.Thread(target=self._receive)
-        self._thread.start()
-
-    def _receive(self) -> None:
-        try:
-            for response in self._call:
-                self._responses.put(response)
-            self.end = (grpc.StatusCode.OK, "")
-        except grpc.RpcError as error:
-            self.end = (error.code(), error.details() or "")
-        self._responses.put(None)
-
-    def send(self, message: Any) -> bytes:
-        raw = message if isinstance(message, bytes) else message.SerializeToString()
-        self._requests.put(raw)
-        return bytes(raw)
-
-    def ask(self, type_url: str, *names: str) -> bytes:
-        message = discovery_pb2.DiscoveryRequest(type_url=type_url, resource_names=names)
-        message.node.id = "sidecar~1.2.3.4~a~b"
-        return self.send(message)
-
-    def next(self) -> bytes:
-        found = self._responses.get(timeout=15)
-        assert found is not None, f"the stream has ended: {self.end}"
-        return found
-
-    def ended(self) -> tuple[grpc.StatusCode, str]:
-        while self._responses.get(timeout=15) is not None:
-            pass
-        assert self.end is not None
-        return self.end
-
-    def close(self) -> None:
-        self._call.cancel()
-        self._requests.put(None)
-        self._thread.join()
-
-
-@pytest.fixture
-def istiod(tmp_path: Path) -> Iterator[FakeIstiod]:
-    fake = FakeIstiod(tmp_path, is_plaintext=True).start()
-    yield fake
-    fake.stop()
-
-
-@pytest.fixture
-def proxied(tmp_path: Path, istiod: FakeIstiod) -> Iterator[Proxied]:
-    running = Proxied(tmp_path, istiod.address)
-    yield running
-    running.stop()
 
 
 def only(istiod: FakeIstiod) -> Any:
@@ -175,7 +49,7 @@ def test_resources_of_any_type_survive_bit_for_bit(proxied: Proxied, istiod: Fak
     client.ask(LATER_TYPE)
     response = discovery_pb2.DiscoveryResponse.FromString(client.next())
     assert [each.value for each in response.resources] == [value]
-    client.close()
+    client.cancel()
 
 
 def test_a_large_push_arrives_whole(proxied: Proxied, istiod: FakeIstiod) -> None:
@@ -194,21 +68,6 @@ def test_pushes_arrive_in_order_and_none_is_lost(proxied: Proxied, istiod: FakeI
     counts = [len(discovery_pb2.DiscoveryResponse.FromString(client.next()).resources) for _ in range(100)]
     assert counts == list(range(1, 101))
     assert proxied.account.responses == 101
-
-
-@pytest.mark.parametrize("method", [SOTW, DELTA])
-def test_a_new_stream_of_a_process_ends_its_old_one_well(proxied: Proxied, istiod: FakeIstiod, method: str) -> None:
-    first = proxied.stream()
-    first.ask(CDS)
-    first.next()
-    second = proxied.stream(method)
-    if method == SOTW:
-        second.ask(CDS)
-    else:
-        second.send(discovery_pb2.DeltaDiscoveryRequest(type_url=CDS, resource_names_subscribe=["*"]))
-    assert first.ended() == (grpc.StatusCode.OK, "")
-    second.next()
-    assert only(istiod).kind == ("sotw" if method == SOTW else "delta")
 
 
 def test_what_istiod_says_at_the_end_is_passed_on_word_for_word(proxied: Proxied, istiod: FakeIstiod) -> None:
@@ -236,34 +95,149 @@ def test_an_istiod_that_is_not_there_is_unavailable_with_the_reason(tmp_path: Pa
         proxied.stop()
 
 
-def test_a_request_over_the_limit_ends_the_stream(tmp_path: Path, istiod: FakeIstiod) -> None:
+def test_a_request_over_the_limit_ends_the_stream_with_words(tmp_path: Path, istiod: FakeIstiod) -> None:
     proxied = Proxied(tmp_path, istiod.address, largest_request=1000)
     try:
         client = proxied.stream()
-        client.ask(CDS, "x" * 2000)
-        assert client.ended()[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
+        client.ask(CDS)
+        client.next()
+        size = len(client.ask(CDS, "x" * 1500))
+        words = f"a request of Envoy for Cluster has {size} bytes, ISTIO_GPRC_MAXRECVMSGSIZE allows 1000"
+        assert client.ended() == (grpc.StatusCode.RESOURCE_EXHAUSTED, words)
+        assert (proxied.account.problem, proxied.account.envoy_ends) == (words, {"error": 1})
+        assert f"warn {words}" in proxied.log.lines
+        assert all(words not in str(frame) for frame in istiod.ads.requests(CDS)), "istiod hears nothing of it"
+        client = proxied.stream()
+        client.ask(CDS, "x" * 2500)
+        code, details = client.ended()
+        assert code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details, "gRPC does not read it"
         client = proxied.stream()
         client.ask(CDS)
+        client.next()
+        assert proxied.account.problem is None
+    finally:
+        proxied.stop()
+
+
+def test_a_limit_below_zero_is_none(tmp_path: Path, istiod: FakeIstiod) -> None:
+    proxied = Proxied(tmp_path, istiod.address, largest_request=-1)
+    try:
+        client = proxied.stream()
+        client.ask(CDS, "x" * 5_000_000)
         client.next()
     finally:
         proxied.stop()
 
 
-def test_a_response_that_is_no_message_ends_its_stream_with_words(
+def test_an_istiod_that_takes_the_stream_and_says_nothing_is_a_problem_until_it_does(
     proxied: Proxied, istiod: FakeIstiod, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refusing(message: bytes, fields: Fields) -> Envelope:
-        if fields is SOTW_RESPONSE:
-            raise ValueError("a field is longer than its message")
-        return envelope(message, fields)
-
-    monkeypatch.setattr(proxy_module, "envelope", refusing)
+    monkeypatch.setattr(proxy_module, "SILENT_AFTER_S", 0.05)
+    istiod.ads.hang = True
     client = proxied.stream()
     client.ask(CDS)
+    eventually(lambda: proxied.account.problem)
+    assert str(proxied.account.problem).startswith(f"istiod {istiod.address} has not answered since 20")
+    for _ in range(3):
+        client.ask(LISTENER)
+    eventually(lambda: len(only(istiod).requests(LISTENER)) == 3)
+    istiod.ads.send_raw(b"")
+    eventually(lambda: proxied.account.problem is None)
+    assert len([line for line in proxied.log.lines if "has not answered" in line]) == 1
+
+
+def test_nobody_is_waited_for_who_was_asked_nothing_or_has_answered(
+    proxied: Proxied, istiod: FakeIstiod, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proxy_module, "SILENT_AFTER_S", 1000.0)
+    client = proxied.stream()
+    eventually(lambda: [each.is_connected for each in proxied.account.streams] == [True])
+    assert proxied.do(timers) == []
+    client.ask(CDS)
+    client.next()
+    assert proxied.do(timers) == []
+    istiod.ads.hang = True
+    client = proxied.stream()
+    client.ask(CDS)
+    eventually(lambda: len(proxied.do(timers)) == 1)
+    client.cancel()
+    eventually(lambda: proxied.do(timers) == [])
+
+
+def timers() -> list[Any]:
+    """Of the running loop: those that would tell a problem."""
+    loop: Any = asyncio.get_running_loop()
+    return [each for each in loop._scheduled if not each.cancelled() and "_say_problem" in repr(each)]
+
+
+@pytest.fixture
+def refusing(proxied: Proxied, istiod: FakeIstiod) -> "Refusing":
+    istiod.ads.set(CDS, "c", cluster("c", 80))
+    return Refusing(proxied, istiod)
+
+
+class Refusing:
+    """An Envoy that answers pushes of clusters."""
+
+    def __init__(self, proxied: Proxied, istiod: FakeIstiod) -> None:
+        self.proxied, self._istiod = proxied, istiod
+        self.client = proxied.stream()
+        self.client.ask(CDS)
+        self.nonce = self.client.next_message().nonce
+
+    def push(self) -> None:
+        self._istiod.ads.push(CDS)
+        self.nonce = self.client.next_message().nonce
+
+    def answer(self, words: str | None) -> None:
+        answered = len(self._istiod.ads.acks(CDS)) + len(self._istiod.ads.nacks(CDS))
+        message = discovery_pb2.DiscoveryRequest(type_url=CDS, response_nonce=self.nonce)
+        if words is not None:
+            message.error_detail.code, message.error_detail.message = 13, words
+        self.client.send(message)
+        eventually(lambda: len(self._istiod.ads.acks(CDS)) + len(self._istiod.ads.nacks(CDS)) == answered + 1)
+
+    def told(self) -> list[str]:
+        return [line for line in self.proxied.log.lines if line.endswith(" again") or "Envoy refuses" in line]
+
+
+def test_a_refusal_is_told_once_until_its_words_change_and_counted_each_time(refusing: Refusing) -> None:
+    for _ in range(50):
+        refusing.answer("no such\n  filter")
+        refusing.push()
+    assert refusing.told() == ["warn Envoy refuses Cluster: no such filter"]
+    refusing.answer("no such cluster")
+    account = refusing.proxied.account
+    assert (account.refusals[CDS], account.refused) == (51, {CDS: "no such cluster"})
+    assert account.streams[0].types[CDS].nack == "no such cluster"
+    refusing.push()
+    refusing.answer(None)
+    assert (account.refused, account.streams[0].types[CDS].nack) == ({}, None)
+    refusing.push()
+    refusing.answer("no such cluster")
+    assert refusing.told()[1:] == [
+        "warn Envoy refuses Cluster: no such cluster",
+        "info Envoy takes Cluster again",
+        "warn Envoy refuses Cluster: no such cluster",
+    ]
+
+
+def test_asking_for_more_with_the_nonce_of_a_refused_response_accepts_nothing(refusing: Refusing) -> None:
+    refusing.answer("no such filter")
+    refusing.answer(None)
+    assert refusing.proxied.account.streams[0].types[CDS].nack == "no such filter"
+    assert refusing.proxied.account.refused == {CDS: "no such filter"}
+
+
+def test_a_response_that_is_no_message_ends_its_stream_with_words(proxied: Proxied, istiod: FakeIstiod) -> None:
+    client = proxied.stream()
+    client.ask(CDS)
+    client.next()
+    istiod.ads.send_raw(b"\x0a\x7fshort")
     code, details = client.ended()
     assert code is grpc.StatusCode.INTERNAL
     assert details == f"istiod {istiod.address} sent what is no xDS response: a field is longer than its message"
-    monkeypatch.undo()
+    assert proxied.account.problem == details
     again = proxied.stream()
     again.ask(CDS)
     again.next()
@@ -281,25 +255,6 @@ def test_roots_of_istiod_are_taken_and_acknowledged_by_the_agent(proxied: Proxie
     assert asked.response_nonce == "" and accepted.response_nonce != ""
     assert not accepted.HasField("error_detail")
     assert [each.type_url for each in only(istiod).frames][:2] == [LISTENER, PROXY_CONFIG]
-
-
-def test_health_is_told_behind_the_listeners_and_again_on_the_next_stream(proxied: Proxied, istiod: FakeIstiod) -> None:
-    proxied.do(lambda: proxied.proxy.report(False, "no answer"))
-    client = proxied.stream()
-    client.ask(CDS)
-    client.next()
-    assert only(istiod).requests(HEALTH) == [], "not before istiod knows the workload"
-    client.ask(LISTENER)
-    eventually(lambda: only(istiod).requests(HEALTH))
-    assert only(istiod).requests(HEALTH)[0].error_detail.message == "no answer"
-    proxied.do(lambda: proxied.proxy.report(True, ""))
-    eventually(lambda: len(only(istiod).requests(HEALTH)) == 2)
-    assert not only(istiod).requests(HEALTH)[1].HasField("error_detail")
-    client.close()
-    eventually(lambda: istiod.ads.open_streams() == [])
-    again = proxied.stream()
-    again.ask(LISTENER)
-    eventually(lambda: len(only(istiod).requests(HEALTH)) == 1)
 
 
 @pytest.mark.parametrize(
