@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import commands, identity, local, mesh, probes, scrape
+from bench import capture, commands, identity, local, mesh, probes, scrape
 from bench.probing import let_keep_bytecode
 from tests.support.envoy_binary import find_envoy_binary
 
@@ -32,6 +32,7 @@ def main() -> int:
         ("orphans as PID 1", lambda: local.orphans(binary) if os.geteuid() == 0 else {}),
         ("certificates: the first, rotated ones, many streams", lambda: identity.run(binary, arguments.rounds)),
         ("a mesh: starts, memory, pushes through the xDS proxy", lambda: mesh.run(binary, arguments.rounds)),
+        ("capture with iptables and nftables", lambda: capture.run(arguments.rounds) if os.geteuid() == 0 else {}),
         ("merged scrapes and readiness", scrape.run),
         ("the application's probes", probes.run),
     )
