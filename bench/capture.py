@@ -25,10 +25,9 @@ def run(rounds: int) -> dict[str, float]:
     ports = ",".join(str(20000 + number) for number in range(MANY))
     ranges = ",".join(f"10.{number // 250}.{number % 250}.0/24" for number in range(MANY))
     many = ["-u", "1337", "-b", ports, "-i", ranges, "-x", ""]
-    figures = {}
+    figures: dict[str, float] = {}
     for name, flags in (("default", INJECTED), ("many", many)):
-        for kind, more in (("iptables", []),):
-            figures |= _measure(f"capture_{name}_{kind}", [*flags, *more], rounds)
+        figures |= _measure(f"capture_{name}", flags, rounds)
     return figures
 
 
@@ -41,13 +40,13 @@ def _measure(name: str, flags: Sequence[str], rounds: int) -> dict[str, float]:
             _timed(pod, [*TOOL, *flags, "--cleanup-only"])
             first.append(_timed(pod, [*TOOL, *flags]))
             second.append(_timed(pod, [*TOOL, *flags]))
-            if not name.endswith("nft"):
-                text = pod.run("iptables-nft-save", "-t", "nat")
-                bare.append(_timed(pod, ["iptables-nft-restore"], text))
-    figures = {name: statistics.median(first), f"{name}_again": statistics.median(second)}
-    if bare:
-        figures[f"{name}_bare_ratio"] = statistics.median(one / alone for one, alone in zip(first, bare, strict=True))
-    return figures
+            text = pod.run("iptables-nft-save", "-t", "nat")
+            bare.append(_timed(pod, ["iptables-nft-restore"], text))
+    return {
+        name: statistics.median(first),
+        f"{name}_again": statistics.median(second),
+        f"{name}_bare_ratio": statistics.median(one / alone for one, alone in zip(first, bare, strict=True)),
+    }
 
 
 def _timed(pod: Namespace, argv: Sequence[str], text: str = "") -> float:
