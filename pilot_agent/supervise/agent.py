@@ -33,6 +33,7 @@ from pilot_agent.supervise.gates import (
 )
 from pilot_agent.supervise.identity import Identity
 from pilot_agent.supervise.lifecycle import Lifecycle, State
+from pilot_agent.supervise.memory import give_back
 from pilot_agent.supervise.parts import Parts
 from pilot_agent.supervise.prepare import Prepared
 from pilot_agent.supervise.reaper import Reaper, adoption_warning
@@ -46,6 +47,9 @@ from pilot_agent.values import HostPort
 FILE_WATCHER = "file watcher"
 IDLE_PARTS_AFTER_S = 5.0
 """When Envoy is not ready by then, a changed file matters all the same."""
+
+GIVE_BACK_AFTER_S = 6.0
+"""By then all parts run, and what their imports and first messages needed is free."""
 
 
 class Agent:
@@ -198,7 +202,9 @@ class Agent:
         if health is not None:
             self._parts.start("workload health", health.run)
         self._parts.start("watchdog", lambda: self._serving.watchdog.run(self._is_serving, self._hung_changed))
-        asyncio.get_running_loop().call_later(IDLE_PARTS_AFTER_S, self._start_idle_parts)
+        loop = asyncio.get_running_loop()
+        loop.call_later(IDLE_PARTS_AFTER_S, self._start_idle_parts)
+        loop.call_later(GIVE_BACK_AFTER_S, give_back)
 
     async def _loop(self) -> int:
         code: int | None = None
