@@ -77,6 +77,7 @@ IDENTITY_ERRORS = (
     "expired",
     "not_yet_valid",
     "output",
+    "crypto",
     "unknown_name",
     "internal",
 )

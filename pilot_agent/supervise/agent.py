@@ -165,7 +165,7 @@ class Agent:
         """
         loop = asyncio.get_running_loop()
         try:
-            self._adopt_envoy()
+            self._adopt_children()
             self._prepared.signals.hand_over(loop.add_signal_handler, self._signalled)
             self._reaper.sweep()  # whatever ended before SIGCHLD had a handler
             await self._status.start()
@@ -183,10 +183,12 @@ class Agent:
             await self._probes.close()
             self._prepared.take_back()
 
-    def _adopt_envoy(self) -> None:
+    def _adopt_children(self) -> None:
         """Before any signal is handled: a SIGCHLD from before would have its end taken for an orphan's."""
         assert self._prepared.child is not None
         self._serving.serve(self._envoys.adopt(self._prepared.child, self._prepared.epoch))
+        if self._identity is not None:
+            self._identity.adopt(self._reaper)
 
     def _begin(self) -> None:
         warning = adoption_warning()

@@ -28,6 +28,7 @@ from pilot_agent.supervise.grpc_setup import set_up_grpc
 from pilot_agent.supervise.opening import FILE_SECRETS, OpenedIdentity
 from pilot_agent.supervise.parts import Parts
 from pilot_agent.supervise.prepare import Prepared
+from pilot_agent.supervise.reaper import Reaper
 
 MOCK_TOKEN = "test_token"  # noqa: S105 - Istio's, of a fetcher that is for tests
 GCE_WITHIN_S = 5.0
@@ -54,9 +55,14 @@ class Identity:
         """What the CA and istiod know us by."""
         asked = self.tokens if options.ca is not None else None  # else only istiod's, which looks at it by itself
         output = Output(options.output, options.output_mode, publish_all) if options.output is not None else None
-        seams = Seams(self._executor, prepared.log.scope("cache"), prepared.clock, asked, output, watch_again)
+        log, clock = prepared.log.scope("cache"), prepared.clock
+        seams = Seams(self._executor, log, clock, asked, output, watch_again, opened.crypto)
         request = asyncio.wrap_future(opened.request) if opened.request is not None else None
         self.secrets = Secrets(options, self._signer(options), self.account, seams, request)
+
+    def adopt(self, reaper: Reaper) -> None:
+        """Before any signal is handled, as for Envoy."""
+        self._opened.crypto.owned_by(reaper)
 
     def start(self, parts: Parts) -> None:
         parts.start("identity", self.secrets.run)
@@ -85,6 +91,7 @@ class Identity:
         return SdsServer
 
     def close(self) -> None:
+        self._opened.crypto.close()  # first, for a thread may be waiting for it
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     # Where certificates come from
@@ -94,13 +101,14 @@ class Identity:
             from pilot_agent.identity.local_ca import LocalCa
 
             log = self._prepared.log.scope("ca")
-            return LocalCa(options.local_ca, self._prepared.clock, log.warn, self._executor)
+            return LocalCa(options.local_ca, self._prepared.clock, log.warn, self._executor, self._opened.crypto)
         if options.ca is None:
             return None
         assert self.tokens is not None
         set_up_grpc(self._prepared.desired.launch.variables)
         log = self._prepared.log.scope("citadelclient")
-        return IstiodCa(self._ca_now, self.tokens, self.account, log, self._prepared.clock, self._note_attempt)
+        clock, crypto = self._prepared.clock, self._opened.crypto
+        return IstiodCa(self._ca_now, self.tokens, self.account, log, clock, self._note_attempt, crypto=crypto)
 
     def _ca_now(self) -> Any:
         """discoveryAddress may have changed since."""

@@ -1,6 +1,6 @@
 """What Envoy must find at its start: sockets that listen for SDS and xDS, or files in their place; then the first key.
 
-Light imports only, but for the key: that is made in a thread, on the other core, while Envoy boots.
+Light imports only: the key is made by a child, on the other core, while Envoy boots.
 """
 
 from contextlib import ExitStack
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from pilot_agent.errors import SettingsError
+from pilot_agent.identity.crypto_child import CryptoChild
 from pilot_agent.identity.options import IdentityOptions
 from pilot_agent.log import Log
 from pilot_agent.settings.paths import FILES_SDS_SOCKET, SDS_DIRECTORY, WORKLOAD_SDS_DIRECTORY, XDS_SOCKET_NAME
@@ -31,17 +32,19 @@ class OpenedIdentity(NamedTuple):
 
     listener: Listener | None
     files: "SecretFiles | None"
+    crypto: CryptoChild
     executor: "ThreadPoolExecutor | None" = None
     request: "Future[SigningRequest] | None" = None
 
 
 def open_identity(desired: Desired, config_path: Path, log: Log, undo: ExitStack) -> OpenedIdentity | None:
     """None where this proxy has no identity: local mode without a CA and without certificates. Raises SettingsError."""
-    options = desired.identity
+    options, crypto = desired.identity, CryptoChild()
+    undo.callback(crypto.close)
     if not desired.settings.is_local:
         listener = listen(socket_path(options), "SDS")
         undo.callback(listener.close)
-        return OpenedIdentity(listener, None)
+        return OpenedIdentity(listener, None, crypto)
     if not options.has_ca and not any(path.exists() for path in options.certs.all):
         return None
     from pilot_agent.sds.files import SecretFiles
@@ -54,7 +57,7 @@ def open_identity(desired: Desired, config_path: Path, log: Log, undo: ExitStack
         files.make_place(FILE_SECRETS)
     except OSError as error:
         raise SettingsError(f"configPath {config_path}: {error.filename} can't be written: {error.strerror}") from None
-    return OpenedIdentity(None, files)
+    return OpenedIdentity(None, files, crypto)
 
 
 def open_xds(desired: Desired, undo: ExitStack) -> Listener | None:
@@ -84,20 +87,16 @@ def listen(path: Path, what: str) -> Listener:
 
 
 def begin_request(opened: OpenedIdentity | None, desired: Desired) -> OpenedIdentity | None:
-    """Have the first key made from here on, where the first certificate will be a CA's."""
+    """Have the child for keys and certificates, which imports its library while Envoy boots, and the first key made
+    where the first certificate will be a CA's.
+    """
     if opened is None:
         return None
     from concurrent.futures import ThreadPoolExecutor
 
     executor = ThreadPoolExecutor(WORKERS, thread_name_prefix="identity")
-    options = desired.identity
-    request = None
+    options, request = desired.identity, None
+    opened.crypto.start()
     if options.has_ca and not all(path.exists() for path in options.certs.all):
-        request = executor.submit(_first_request, options)
+        request = opened.crypto.begin_request(options.key, options.spiffe_id)
     return opened._replace(executor=executor, request=request)
-
-
-def _first_request(options: IdentityOptions) -> "SigningRequest":
-    from pilot_agent.identity.keys import make_request
-
-    return make_request(options.key, options.spiffe_id)
