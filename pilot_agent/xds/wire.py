@@ -1,14 +1,13 @@
 """The few fields of xDS messages that the proxy must read, found without parsing the rest.
 
 A response of 20 MB is skipped through resource by resource, and passed on as the bytes it came in. Requests and the
-answers the agent makes itself are small, and go through generated code where they are made.
+answers the agent makes itself are small, and are read and made as a whole (`messages`).
 """
 
 from collections.abc import Iterator
 from typing import NamedTuple
 
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-_LONGEST_VARINT = 10
+from pilot_agent.protobuf import delimited
 
 
 class Fields(NamedTuple):
@@ -69,43 +68,6 @@ def value_of_any(message: bytes) -> bytes:
 def any_of_resource(message: bytes) -> bytes:
     """The Any inside of a delta Resource."""
     return value_of_any(message)  # it is field 2 there too
-
-
-def delimited(message: bytes) -> Iterator[tuple[int, int, int]]:
-    """Number, start and end of each length-delimited field, in order; others are skipped. Raises ValueError."""
-    position, size = 0, len(message)
-    while position < size:
-        tag, position = _varint(message, position)
-        number, kind = tag >> 3, tag & 7
-        if kind == _BYTES:
-            length, position = _varint(message, position)
-            end = position + length
-            if end > size:
-                raise ValueError("a field is longer than its message")
-            yield number, position, end
-            position = end
-        elif kind == _VARINT:
-            _, position = _varint(message, position)
-        elif kind in (_FIXED64, _FIXED32):
-            position += 8 if kind == _FIXED64 else 4
-        else:
-            raise ValueError(f"field {number} has the unknown wire type {kind}")
-    if position != size:
-        raise ValueError("a field is longer than its message")
-
-
-def _varint(message: bytes, position: int) -> tuple[int, int]:
-    value = shift = 0
-    for _ in range(_LONGEST_VARINT):
-        if position >= len(message):
-            break
-        byte = message[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-        shift += 7
-    raise ValueError("a number has no end")
 
 
 def _text_of(message: bytes, number: int) -> str:
