@@ -242,7 +242,10 @@ class _Running:
         """Whether it has ended; reaps it, once, whoever asks."""
         with self._reaping:
             if self._popen.returncode is None:
-                pid, raw = os.waitpid(self.pid, os.WNOHANG)
+                try:
+                    pid, raw = os.waitpid(self.pid, os.WNOHANG)
+                except ChildProcessError:
+                    pid, raw = self.pid, 0  # whoever started us ignores SIGCHLD: the kernel has reaped it
                 if pid:
                     self._popen.returncode = os.waitstatus_to_exitcode(raw)
             return self._popen.returncode is not None

@@ -304,6 +304,16 @@ def test_the_end_of_its_parent_is_its_own(tmp_path: Path) -> None:
 # Who reaps it
 
 
+def test_where_children_are_reaped_by_the_kernel_nothing_hangs(child: CryptoChild) -> None:
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        pending = child.begin_request(SLOW, SPIFFE_ID)
+        child.close()
+        assert "failed at make_request" in failure(pending.result)
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
 class Owner:
     """As the reaper: nothing is owned but under its lock."""
 
