@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from pilot_agent.errors import SettingsError
-from pilot_agent.identity.crypto_child import CryptoChild
 from pilot_agent.identity.options import IdentityOptions
 from pilot_agent.log import Log
 from pilot_agent.settings.paths import FILES_SDS_SOCKET, SDS_DIRECTORY, WORKLOAD_SDS_DIRECTORY, XDS_SOCKET_NAME
@@ -19,6 +18,7 @@ from pilot_agent.uds.probe import is_agent, server_on
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
 
+    from pilot_agent.identity.crypto_child import CryptoChild
     from pilot_agent.identity.keys import SigningRequest
     from pilot_agent.sds.files import SecretFiles
 
@@ -32,19 +32,18 @@ class OpenedIdentity(NamedTuple):
 
     listener: Listener | None
     files: "SecretFiles | None"
-    crypto: CryptoChild
+    crypto: "CryptoChild | None" = None
     executor: "ThreadPoolExecutor | None" = None
     request: "Future[SigningRequest] | None" = None
 
 
 def open_identity(desired: Desired, config_path: Path, log: Log, undo: ExitStack) -> OpenedIdentity | None:
     """None where this proxy has no identity: local mode without a CA and without certificates. Raises SettingsError."""
-    options, crypto = desired.identity, CryptoChild()
-    undo.callback(crypto.close)
+    options = desired.identity
     if not desired.settings.is_local:
         listener = listen(socket_path(options), "SDS")
         undo.callback(listener.close)
-        return OpenedIdentity(listener, None, crypto)
+        return OpenedIdentity(listener, None)
     if not options.has_ca and not any(path.exists() for path in options.certs.all):
         return None
     from pilot_agent.sds.files import SecretFiles
@@ -57,7 +56,7 @@ def open_identity(desired: Desired, config_path: Path, log: Log, undo: ExitStack
         files.make_place(FILE_SECRETS)
     except OSError as error:
         raise SettingsError(f"configPath {config_path}: {error.filename} can't be written: {error.strerror}") from None
-    return OpenedIdentity(None, files, crypto)
+    return OpenedIdentity(None, files)
 
 
 def open_xds(desired: Desired, undo: ExitStack) -> Listener | None:
@@ -86,7 +85,7 @@ def listen(path: Path, what: str) -> Listener:
     return Listener(path, what)
 
 
-def begin_request(opened: OpenedIdentity | None, desired: Desired) -> OpenedIdentity | None:
+def begin_request(opened: OpenedIdentity | None, desired: Desired, undo: ExitStack) -> OpenedIdentity | None:
     """Have the child for keys and certificates, which imports its library while Envoy boots, and the first key made
     where the first certificate will be a CA's.
     """
@@ -94,9 +93,13 @@ def begin_request(opened: OpenedIdentity | None, desired: Desired) -> OpenedIden
         return None
     from concurrent.futures import ThreadPoolExecutor
 
+    from pilot_agent.identity.crypto_child import CryptoChild
+
+    crypto = CryptoChild()
+    undo.callback(crypto.close)
     executor = ThreadPoolExecutor(WORKERS, thread_name_prefix="identity")
     options, request = desired.identity, None
-    opened.crypto.start()
+    crypto.start()
     if options.has_ca and not all(path.exists() for path in options.certs.all):
-        request = opened.crypto.begin_request(options.key, options.spiffe_id)
-    return opened._replace(executor=executor, request=request)
+        request = crypto.begin_request(options.key, options.spiffe_id)
+    return opened._replace(crypto=crypto, executor=executor, request=request)

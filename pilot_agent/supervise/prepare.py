@@ -132,7 +132,7 @@ def prepare(inputs: Inputs, log: Log, clock: Clock, signals: EarlySignals) -> Pr
         if signals.stop is None:
             child = spawn(desired.launch, prepared.epoch, drain_seconds(desired), base_id_path, clock)
             phases.end("envoy_spawned")
-            prepared = prepared._replace(child=child, identity=begin_request(identity, desired))
+            prepared = prepared._replace(child=child, identity=begin_request(identity, desired, undo))
         return prepared._replace(undo=undo.pop_all())
 
 

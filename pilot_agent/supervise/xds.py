@@ -54,7 +54,7 @@ class Xds:
         handlers = {}
         if self._options().takes_proxy_config:
             handlers[PROXY_CONFIG] = lambda resource: self._set_trust_bundle(ca_certificates(resource))
-        assert self._prepared.identity is not None  # a mesh has one
+        assert self._prepared.identity is not None and self._prepared.identity.crypto is not None  # a mesh has one
         crypto = self._prepared.identity.crypto
         upstream = Upstream(self._options, self._tokens, log, self._prepared.clock, crypto)
         self._proxy = AdsProxy(upstream, handlers, self.account, log, self._prepared.clock)
