@@ -1,16 +1,18 @@
 """The operations on keys and certificates, as one seam: in this process, or in a child of the agent (`crypto_child`).
 
-All of them are pure, PEM in and facts out, so that either can do them. They block, some for tenths of a second.
+All of them are pure, PEM in and facts out, so that either can do them. They block, some for tenths of a second. Light
+imports: the child begins with this module.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from pilot_agent.identity import certificate, keys
 from pilot_agent.identity.certificate import CertificateFacts, Roots
-from pilot_agent.identity.keys import SigningRequest
-from pilot_agent.identity.options import KeySpec
+from pilot_agent.identity.keys import KeySpec, SigningRequest
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 LocallySigned = tuple[list[str], tuple[str, ...]]
 """Certificates as PEM, the workload's first, the root last; and warnings about the CA."""
@@ -28,7 +30,7 @@ class Crypto(Protocol):
     def check_roots(self, pem: bytes, what: str) -> Roots: ...
     def check_crl(self, pem: bytes, what: str) -> None: ...
     def why_unverified(self, chain: bytes, roots: Sequence[str]) -> str | None: ...
-    def sign_locally(self, directory: Path, csr: bytes, ttl_s: float, now: float) -> LocallySigned: ...
+    def sign_locally(self, directory: "Path", csr: bytes, ttl_s: float, now: float) -> LocallySigned: ...
 
 
 class InProcess:
@@ -45,7 +47,9 @@ class InProcess:
         return certificate.facts_of(certificate.parse_chain(chain, what)[0])
 
     @staticmethod
-    def sign_locally(directory: Path, csr: bytes, ttl_s: float, now: float) -> LocallySigned:
+    def sign_locally(directory: "Path", csr: bytes, ttl_s: float, now: float) -> LocallySigned:
+        from pathlib import Path
+
         from pilot_agent.identity.local_ca import read_ca  # it is built on this module
 
         ca = read_ca(Path(directory), now)

@@ -8,8 +8,6 @@ import os
 import select
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -21,9 +19,9 @@ from typing import Any, Protocol
 from pilot_agent.errors import IdentityError
 from pilot_agent.identity.certificate import CertificateFacts, Roots
 from pilot_agent.identity.crypto import LocallySigned
+from pilot_agent.identity.crypto_process import Spawned, spawn
 from pilot_agent.identity.crypto_server import packed, read_message
-from pilot_agent.identity.keys import SigningRequest
-from pilot_agent.identity.options import KeySpec
+from pilot_agent.identity.keys import KeySpec, SigningRequest
 
 IDLE_S = 5.0
 CALL_WITHIN_S = 30.0
@@ -35,15 +33,6 @@ TICK_S = 0.25
 END_WITHIN_S = 2.0
 PART_WITHIN_S = 30.0
 """For the rest of a message that has begun."""
-_CODE = (
-    "import sys; sys.path[:] = sys.argv[1:]; from pilot_agent.identity.crypto_server import serve as _serve; _serve()"
-)
-
-
-def command() -> list[str]:
-    """Our interpreter with our path: without `site`, whose files were read once already."""
-    cached = ["-B"] if sys.dont_write_bytecode else []
-    return [sys.executable, "-I", "-S", *cached, "-c", _CODE, *sys.path]
 
 
 class Owner(Protocol):
@@ -71,15 +60,17 @@ class CryptoChild:
     def __init__(
         self,
         argv: Sequence[str] | None = None,
+        spawned: Spawned | None = None,
         idle_s: float = IDLE_S,
         call_within_s: float = CALL_WITHIN_S,
         key_within_s: float = KEY_WITHIN_S,
     ) -> None:
+        """`spawned` is the first child, where there is one already."""
         self._argv, self._idle_s = argv, idle_s
         self._call_within_s, self._key_within_s = call_within_s, key_within_s
         self._owner: Owner = Nobody()
         self._lock = threading.Lock()
-        self._running: _Running | None = None
+        self._running = None if spawned is None else _Running(spawned, idle_s, self._lock)
         self._is_closed = False
 
     def owned_by(self, owner: Owner) -> None:
@@ -88,14 +79,6 @@ class CryptoChild:
             self._owner = owner
             if self._running is not None:
                 owner.own(self._running.pid, self._running.poll)
-
-    def start(self) -> None:
-        """Have a child now: a call will come soon. What goes wrong is told to that."""
-        try:
-            with self._lock:
-                self._current()
-        except IdentityError:
-            pass
 
     def close(self) -> None:
         """End the child, and every call under way."""
@@ -172,7 +155,7 @@ class CryptoChild:
         if self._running is None or self._running.is_over:
             try:
                 with self._owner.held():
-                    self._running = _Running(self._argv or command(), self._idle_s, self._lock)
+                    self._running = _Running(spawn(self._argv), self._idle_s, self._lock)
                     self._owner.own(self._running.pid, self._running.poll)
             except OSError as error:
                 raise IdentityError(
@@ -193,8 +176,7 @@ class _Expected:
 class _Running:
     """One child, and the thread that reads its answers. `lock` is its client's, and guards what is expected of it."""
 
-    def __init__(self, argv: Sequence[str], idle_s: float, lock: threading.Lock) -> None:
-        """Raises OSError."""
+    def __init__(self, spawned: Spawned, idle_s: float, lock: threading.Lock) -> None:
         self._idle_s, self._lock = idle_s, lock
         self._sending, self._reaping = threading.Lock(), threading.Lock()
         self._expected: dict[int, _Expected] = {}
@@ -203,19 +185,9 @@ class _Running:
         self.is_over = False
         """Nothing may be expected of it any more."""
         self._why = ""
-        ours, theirs = socket.socketpair()
-        try:
-            with theirs:
-                # In a group of its own: a terminal's Ctrl-C is for the agent, which ends it when it has done with it.
-                self._popen = subprocess.Popen(
-                    list(argv), stdin=theirs.fileno(), stdout=theirs.fileno(), process_group=0
-                )
-        except BaseException:
-            ours.close()
-            raise
+        self._popen, self._socket = spawned
         self.pid = self._popen.pid
-        self._socket = ours
-        ours.settimeout(PART_WITHIN_S)
+        self._socket.settimeout(PART_WITHIN_S)
         self._reader = threading.Thread(target=self._read, name="crypto", daemon=True)
         self._reader.start()
 

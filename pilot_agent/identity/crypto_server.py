@@ -63,7 +63,9 @@ def serve() -> None:
 def _import() -> None:
     """What the first call will need: it comes when the agent has something to check."""
     try:
-        from cryptography import x509  # noqa: F401
+        # In this order: with the first the longest call can begin, and the second comes while a key is made.
+        import cryptography.hazmat.primitives.asymmetric.rsa
+        import cryptography.x509  # noqa: F401
     except ImportError:
         pass  # the calls will say so
 
@@ -80,7 +82,7 @@ def result_of(operation: str, arguments: tuple[Any, ...]) -> tuple[str, Any]:
     """Nothing and the result, as plain data; or the kind and the text of an IdentityError."""
     from pilot_agent.errors import IdentityError
     from pilot_agent.identity.crypto import IN_PROCESS, OPERATIONS
-    from pilot_agent.identity.options import KeySpec
+    from pilot_agent.identity.keys import KeySpec
 
     try:
         if operation not in OPERATIONS:

@@ -17,8 +17,7 @@ from pilot_agent.errors import AgentError, IdentityError, SettingsError
 from pilot_agent.identity.certificate import CertificateFacts, check_pair, facts_of, parse_chain
 from pilot_agent.identity.channel import read_file
 from pilot_agent.identity.crypto import IN_PROCESS, Crypto
-from pilot_agent.identity.keys import key_pem, make_key, make_request
-from pilot_agent.identity.options import KeySpec
+from pilot_agent.identity.keys import KeySpec, key_pem, make_key, make_request
 from pilot_agent.identity.profile import (
     SCHEME,
     is_ca,

@@ -91,15 +91,20 @@ def begin_request(opened: OpenedIdentity | None, desired: Desired, undo: ExitSta
     """
     if opened is None:
         return None
+    from pilot_agent.identity.crypto_process import spawn
+
+    try:
+        spawned = spawn()
+    except OSError:
+        spawned = None  # the first call tries again, and says why it can't
     from concurrent.futures import ThreadPoolExecutor
 
     from pilot_agent.identity.crypto_child import CryptoChild
 
-    crypto = CryptoChild()
+    crypto = CryptoChild(spawned=spawned)
     undo.callback(crypto.close)
     executor = ThreadPoolExecutor(WORKERS, thread_name_prefix="identity")
     options, request = desired.identity, None
-    crypto.start()
     if options.has_ca and not all(path.exists() for path in options.certs.all):
         request = crypto.begin_request(options.key, options.spiffe_id)
     return opened._replace(crypto=crypto, executor=executor, request=request)

@@ -15,13 +15,14 @@ import pytest
 
 from pilot_agent.errors import IdentityError
 from pilot_agent.files.publish import publish_all
-from pilot_agent.identity import crypto_child
+from pilot_agent.identity import crypto_process
 from pilot_agent.identity.certificate import check_pair, facts_of, parse_chain
 from pilot_agent.identity.crypto import IN_PROCESS, OPERATIONS, Crypto
-from pilot_agent.identity.crypto_child import CryptoChild, command
+from pilot_agent.identity.crypto_child import CryptoChild
+from pilot_agent.identity.crypto_process import command, spawn
 from pilot_agent.identity.crypto_server import packed, read_message, result_of
+from pilot_agent.identity.keys import KeySpec
 from pilot_agent.identity.local_ca import create
-from pilot_agent.identity.options import KeySpec
 from tests.support.authority import Authority
 from tests.support.confidential import confide
 from tests.support.eventually import eventually
@@ -262,7 +263,6 @@ def test_an_answer_that_is_none_is_an_error(rest: str, words: str) -> None:
 
 def test_what_can_not_be_started_is_an_error() -> None:
     child = CryptoChild(["/no/such/interpreter"])
-    child.start()
     assert "can't be started: No such file or directory" in failure(lambda: child.check_roots(b"", "it"))
     child.close()
 
@@ -304,6 +304,17 @@ def test_the_end_of_its_parent_is_its_own(tmp_path: Path) -> None:
 # Who reaps it
 
 
+def test_a_child_that_was_spawned_before_is_the_first() -> None:
+    spawned = spawn()
+    child = CryptoChild(spawned=spawned)
+    try:
+        assert child.pid == spawned.process.pid
+        assert child.check_roots(ROOT.pem.encode(), "it").blocks
+        assert running() == [spawned.process.pid]
+    finally:
+        child.close()
+
+
 def test_where_children_are_reaped_by_the_kernel_nothing_hangs(child: CryptoChild) -> None:
     before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     try:
@@ -329,7 +340,7 @@ class Owner:
 
 
 def test_each_child_has_an_owner_who_may_reap_it(child: CryptoChild) -> None:
-    child.start()
+    child.check_roots(ROOT.pem.encode(), "it")
     first, owner = child.pid, Owner()
     child.owned_by(owner)
     assert list(owner.collectors) == [first]
@@ -362,4 +373,4 @@ def test_its_interpreter_is_ours_without_a_site(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(sys, "path", ["/a b", "/c"])
     for cached, flags in ((False, ["-I", "-S"]), (True, ["-I", "-S", "-B"])):
         monkeypatch.setattr(sys, "dont_write_bytecode", cached)
-        assert command() == [sys.executable, *flags, "-c", crypto_child._CODE, "/a b", "/c"]
+        assert command() == [sys.executable, *flags, "-c", crypto_process._CODE, "/a b", "/c"]

@@ -24,7 +24,7 @@ from pilot_agent.files.publish import publish_all
 from pilot_agent.identity.ca import Signer
 from pilot_agent.identity.certificate import check_pair, check_roots, why_unverified
 from pilot_agent.identity.crypto import InProcess, LocallySigned
-from pilot_agent.identity.keys import make_request
+from pilot_agent.identity.keys import KeySpec, make_request
 from pilot_agent.identity.local_ca import (
     CA_CERTIFICATE_NAME,
     CA_KEY_NAME,
@@ -33,7 +33,6 @@ from pilot_agent.identity.local_ca import (
     issue,
     read_ca,
 )
-from pilot_agent.identity.options import KeySpec
 from pilot_agent.identity.profile import BACKDATED_S, ORGANIZATION, is_trust_domain, trust_domain_of
 from tests.support.authority import Authority
 from tests.support.authority import key_pem as pkcs8_of
