@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from pilot_agent.identity import certificate, keys
-from pilot_agent.identity.certificate import CertificateFacts, Roots
+from pilot_agent.identity.certificate import CertificateFacts, Issued, Roots
 from pilot_agent.identity.keys import KeySpec, SigningRequest
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ class Crypto(Protocol):
     def check_pair(self, chain: bytes, key: bytes, what: str, now: float) -> CertificateFacts: ...
     def check_roots(self, pem: bytes, what: str) -> Roots: ...
     def check_crl(self, pem: bytes, what: str) -> None: ...
+    def check_issued(self, chain: bytes, key: bytes, root: bytes, bundle: Sequence[str], now: float) -> Issued: ...
     def why_unverified(self, chain: bytes, roots: Sequence[str]) -> str | None: ...
     def sign_locally(self, directory: "Path", csr: bytes, ttl_s: float, now: float) -> LocallySigned: ...
 
@@ -40,6 +41,7 @@ class InProcess:
     check_pair = staticmethod(certificate.check_pair)
     check_roots = staticmethod(certificate.check_roots)
     check_crl = staticmethod(certificate.check_crl)
+    check_issued = staticmethod(certificate.check_issued)
     why_unverified = staticmethod(certificate.why_unverified)
 
     @staticmethod

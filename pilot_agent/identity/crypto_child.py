@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pilot_agent.errors import IdentityError
-from pilot_agent.identity.certificate import CertificateFacts, Roots
+from pilot_agent.identity.certificate import CertificateFacts, Issued, Roots
 from pilot_agent.identity.crypto import LocallySigned
 from pilot_agent.identity.crypto_process import Spawned, spawn
 from pilot_agent.identity.crypto_server import packed, read_message
@@ -124,6 +124,10 @@ class CryptoChild:
 
     def check_crl(self, pem: bytes, what: str) -> None:
         self._call("check_crl", pem, what)
+
+    def check_issued(self, chain: bytes, key: bytes, root: bytes, bundle: Sequence[str], now: float) -> Issued:
+        facts, roots, unverified = self._call("check_issued", chain, key, root, list(bundle), now)
+        return Issued(CertificateFacts(*facts), Roots(*roots), unverified)
 
     def why_unverified(self, chain: bytes, roots: Sequence[str]) -> str | None:
         why: str | None = self._call("why_unverified", chain, list(roots))

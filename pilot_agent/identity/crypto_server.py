@@ -94,4 +94,9 @@ def result_of(operation: str, arguments: tuple[Any, ...]) -> tuple[str, Any]:
         return error.kind, str(error)
     except Exception as error:  # noqa: BLE001 - a bug in one call must not end the others
         return "internal", f"{operation} failed: {error!r}"
-    return "", tuple(result) if isinstance(result, tuple) else result
+    return "", _plain(result)
+
+
+def _plain(result: Any) -> Any:
+    """Named tuples without their names."""
+    return tuple(map(_plain, result)) if isinstance(result, tuple) else result

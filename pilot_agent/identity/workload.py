@@ -202,7 +202,7 @@ class Workload:
         self.origin, self.renew_at = "files", None
         if is_new:
             roots = self._file_roots or self._ca_roots
-            warnings = await self._in_thread(lambda: self._warnings_about(pair, roots))
+            warnings = await self._in_thread(lambda: self._warnings_about_files(pair, roots))
             self._announce(pair.facts, "certificate taken from its files", warnings)
             self._changed()
 
@@ -314,10 +314,10 @@ class Workload:
             )
         joined = "".join(each if each.endswith("\n") else f"{each}\n" for each in chain).encode()
         now = self._clock.wall()
-        facts = self._crypto.check_pair(joined, request.key, "the certificate of the CA", now)
-        pair = key_pair(joined, request.key, facts)
-        roots = self._crypto.check_roots(chain[-1].encode(), "the root certificate of the CA")
-        return _Issued(pair, roots.blocks, (*roots.dropped, *self._warnings_about(pair, roots.blocks)))
+        found = self._crypto.check_issued(joined, request.key, chain[-1].encode(), self.bundle, now)
+        pair = key_pair(joined, request.key, found.facts)
+        warnings = self._warnings_about(found.facts, found.unverified)
+        return _Issued(pair, found.roots.blocks, (*found.roots.dropped, *warnings))
 
     def _failed(self, error: IdentityError) -> None:
         delay = self._backoff.next()
@@ -352,10 +352,18 @@ class Workload:
         self.default.withdraw(problem)
         self._changed()
 
-    def _warnings_about(self, pair: Secret, roots: tuple[str, ...]) -> tuple[str, ...]:
-        """What will hurt later. In a thread."""
-        facts = pair.facts
-        assert facts is not None
+    def _warnings_about_files(self, pair: Secret, roots: tuple[str, ...]) -> tuple[str, ...]:
+        """In a thread."""
+        assert pair.facts is not None
+        try:
+            unverified = self._crypto.why_unverified(pair.chain, [*roots, *self.bundle]) if roots else None
+        except IdentityError as error:
+            unknown = f"whether the root certificate verifies it is not known: {error}"
+            return (*self._warnings_about(pair.facts, None), unknown)
+        return self._warnings_about(pair.facts, unverified)
+
+    def _warnings_about(self, facts: CertificateFacts, unverified: str | None) -> tuple[str, ...]:
+        """What will hurt later."""
         found = []
         left = facts.not_after - self._clock.wall()
         if left < SHORT_LIFETIME_S:
@@ -368,13 +376,8 @@ class Workload:
                 f"its trust domain is {domain or 'not there'}, and TRUST_DOMAIN is {self._options.trust_domain}: "
                 "peers may refuse it"
             )
-        try:
-            why = self._crypto.why_unverified(pair.chain, [*roots, *self.bundle]) if roots else None
-        except IdentityError as error:
-            why = None
-            found.append(f"whether the root certificate verifies it is not known: {error}")
-        if why is not None:
-            found.append(f"the root certificate does not verify it ({why}): peers with this root will refuse it")
+        if unverified is not None:
+            found.append(f"the root certificate does not verify it ({unverified}): peers with this root will refuse it")
         return tuple(found)
 
     def _announce(self, facts: CertificateFacts, what: str, warnings: Sequence[str], **labels: str) -> None:

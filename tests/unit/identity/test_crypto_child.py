@@ -31,6 +31,8 @@ from tests.support.proc_tree import proc_tree
 ROOT = Authority("root of the child's tests")
 SPIFFE_ID = "spiffe://cluster.local/ns/foo/sa/bar"
 PAIR, OTHER = ROOT.pair(SPIFFE_ID), ROOT.pair(SPIFFE_ID)
+STRANGER = Authority("another root").pem
+ISSUED = PAIR.chain.encode(), PAIR.key.encode(), ROOT.pem.encode()
 EC, SLOW = KeySpec("ECDSA"), KeySpec("RSA", 16384)
 """16384 bits take half a minute and more."""
 ECHO = """
@@ -85,10 +87,15 @@ CALLS: dict[str, Callable[[Crypto, Path], Any]] = {
     ),
     "no list": lambda crypto, _: crypto.check_crl(b"nothing", "it"),
     "verified": lambda crypto, _: crypto.why_unverified(PAIR.chain.encode(), [ROOT.pem]),
-    "not verified": lambda crypto, _: crypto.why_unverified(PAIR.chain.encode(), (Authority("other").pem,)),
+    "not verified": lambda crypto, _: crypto.why_unverified(PAIR.chain.encode(), (STRANGER,)),
     "a pair": lambda crypto, _: crypto.check_pair(PAIR.chain.encode(), PAIR.key.encode(), "it", time.time()),
     "an old pair": lambda crypto, _: crypto.check_pair(PAIR.chain.encode(), PAIR.key.encode(), "it", 2e9 * 2),
     "no pair": lambda crypto, _: crypto.check_pair(PAIR.chain.encode(), OTHER.key.encode(), "it", time.time()),
+    "issued": lambda crypto, _: crypto.check_issued(*ISSUED, [ROOT.pem], time.time()),
+    "issued by another": lambda crypto, _: crypto.check_issued(
+        *ISSUED[:2], Authority("o").pem.encode(), (), time.time()
+    ),
+    "issued for another": lambda crypto, _: crypto.check_issued(ISSUED[0], OTHER.key.encode(), b"", (), time.time()),
     "no CA": lambda crypto, directory: crypto.sign_locally(directory, b"", 60, time.time()),
 }
 
