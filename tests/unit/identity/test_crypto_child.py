@@ -92,9 +92,7 @@ CALLS: dict[str, Callable[[Crypto, Path], Any]] = {
     "an old pair": lambda crypto, _: crypto.check_pair(PAIR.chain.encode(), PAIR.key.encode(), "it", 2e9 * 2),
     "no pair": lambda crypto, _: crypto.check_pair(PAIR.chain.encode(), OTHER.key.encode(), "it", time.time()),
     "issued": lambda crypto, _: crypto.check_issued(*ISSUED, [ROOT.pem], time.time()),
-    "issued by another": lambda crypto, _: crypto.check_issued(
-        *ISSUED[:2], Authority("o").pem.encode(), (), time.time()
-    ),
+    "issued by another": lambda crypto, _: crypto.check_issued(*ISSUED[:2], STRANGER.encode(), (), time.time()),
     "issued for another": lambda crypto, _: crypto.check_issued(ISSUED[0], OTHER.key.encode(), b"", (), time.time()),
     "no CA": lambda crypto, directory: crypto.sign_locally(directory, b"", 60, time.time()),
 }
