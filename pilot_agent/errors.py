@@ -93,6 +93,7 @@ IDENTITY_ERRORS = (
     "expired",
     "not_yet_valid",
     "output",
+    "crypto",
     "unknown_name",
     "internal",
 )

@@ -19,6 +19,7 @@ from pilot_agent.errors import EXIT_OK, AgentError, UsageError
 from pilot_agent.files.publish import publish_all
 from pilot_agent.identity.certificate import stamp
 from pilot_agent.identity.certificate_files import Beside, Shown, certificates_at
+from pilot_agent.identity.keys import KeySpec
 from pilot_agent.identity.local_ca import (
     CA_CERTIFICATE_NAME,
     CA_KEY_NAME,
@@ -28,7 +29,7 @@ from pilot_agent.identity.local_ca import (
     issue,
     read_ca,
 )
-from pilot_agent.identity.options import CHAIN_NAME, KEY_NAME, ROOT_NAME, KeySpec
+from pilot_agent.identity.options import CHAIN_NAME, KEY_NAME, ROOT_NAME
 from pilot_agent.log import Log
 
 TRUST_DOMAIN = "cluster.local"

@@ -12,6 +12,7 @@ from pilot_agent.clock import Clock, chance
 from pilot_agent.errors import IdentityError
 from pilot_agent.identity.account import Account
 from pilot_agent.identity.channel import metadata, open_channel, read_credentials
+from pilot_agent.identity.crypto import IN_PROCESS, Crypto
 from pilot_agent.identity.options import CaOptions
 from pilot_agent.identity.tokens import Tokens
 from pilot_agent.log import Scope
@@ -56,9 +57,11 @@ class IstiodCa:
         clock: Clock,
         trouble: Callable[[str], None] = lambda _: None,
         attempt_s: float = ATTEMPT_S,
+        crypto: Crypto = IN_PROCESS,
     ) -> None:
         self._options, self._tokens, self._account = options, tokens, account
         self._log, self._clock, self._trouble, self._attempt_s = log, clock, trouble, attempt_s
+        self._crypto = crypto
 
     async def sign(self, csr: bytes, ttl_s: int) -> Sequence[str]:
         """Raises IdentityError with the CA's address and its words, after ATTEMPTS where another could do better."""
@@ -94,7 +97,9 @@ class IstiodCa:
         options = self._options()
         loop = asyncio.get_running_loop()
         token = await loop.run_in_executor(None, self._tokens.read)
-        credentials = await loop.run_in_executor(None, lambda: read_credentials(options, self._log, self._clock))
+        credentials = await loop.run_in_executor(
+            None, lambda: read_credentials(options, self._log, self._clock, self._crypto)
+        )
         request = request_bytes(csr, ttl_s, options.cert_signer)
         async with open_channel(options, credentials, CHANNEL) as opened:
             call: Any = opened.unary_unary(METHOD)

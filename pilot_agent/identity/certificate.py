@@ -47,6 +47,14 @@ class Roots(NamedTuple):
     dropped: tuple[str, ...] = ()
 
 
+class Issued(NamedTuple):
+    """What a CA gave, judged: the workload's certificate, the root, and why that does not verify it (None: it does)."""
+
+    facts: CertificateFacts
+    roots: Roots
+    unverified: str | None
+
+
 def pem_blocks(pem: bytes, label: str = "CERTIFICATE") -> list[bytes]:
     """The blocks with that label, without what stands around them."""
     return [found[0] for found in _BLOCK.finditer(pem) if found[1].decode() == label]
@@ -200,6 +208,13 @@ def why_unverified(chain: bytes, roots: Sequence[str]) -> str | None:
                 return f"no root certificate we have issued {current.issuer.rfc4514_string() or 'the unnamed issuer'}"
             rest = [each for each in rest if each is not issuer]
             current = issuer
+
+
+def check_issued(chain: bytes, key: bytes, root: bytes, bundle: Sequence[str], now: float) -> Issued:
+    """All that is to be asked of a CA's answer, in one call. Raises IdentityError as `check_pair` and `check_roots`."""
+    facts = check_pair(chain, key, "the certificate of the CA", now)
+    roots = check_roots(root, "the root certificate of the CA")
+    return Issued(facts, roots, why_unverified(chain, [*roots.blocks, *bundle]))
 
 
 def _is_issued_by(certificate: "Certificate", issuer: "Certificate") -> bool:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from pilot_agent.clock import Clock
 from pilot_agent.errors import IdentityError
-from pilot_agent.identity.certificate import check_pair, check_roots, facts_of, parse_chain, stamp
+from pilot_agent.identity.certificate import stamp
+from pilot_agent.identity.crypto import IN_PROCESS, Crypto
 from pilot_agent.identity.options import Files
 from pilot_agent.log import Scope
 from pilot_agent.values import HostPort
@@ -69,52 +70,59 @@ def metadata(server: Server, token: str) -> tuple[tuple[str, str], ...]:
     return (*credentials, ("clusterid", server.cluster_id), *server.headers)
 
 
-def read_credentials(server: Server, log: Scope, clock: Clock) -> Credentials:
+def read_credentials(server: Server, log: Scope, clock: Clock, crypto: Crypto = IN_PROCESS) -> Credentials:
     """What the channel needs, read now. Raises IdentityError. Blocking."""
     if server.is_plaintext:
         return Credentials()
-    root = _root(server)
-    key, chain = _client(server.client, server.what, log, clock) if server.client is not None else (None, None)
+    root = _root(server, crypto)
+    key, chain = _client(server.client, server.what, log, clock, crypto) if server.client is not None else (None, None)
     return Credentials(root, key, chain)
 
 
-def _root(server: Server) -> bytes:
+def _root(server: Server, crypto: Crypto) -> bytes:
     what = f"the root certificate for {server.what}, {server.root or 'the bundle of the system'},"
     path = server.root or system_bundle()
     if path is None:
         raise IdentityError("ca_root", "this system has no bundle of root certificates: name a file instead of SYSTEM")
     try:
-        roots = check_roots(read_file(path), what)
+        roots = crypto.check_roots(read_file(path), what)
     except OSError as error:
         raise IdentityError("ca_root", f"{what} can't be read: {error.strerror}") from None
     except IdentityError as error:
-        raise IdentityError("ca_root", str(error)) from None
+        raise _as("ca_root", error) from None
     return "\n".join(roots.blocks).encode()  # gRPC reads no further than the first block it can't use
 
 
-def _client(files: Files, who: str, log: Scope, clock: Clock) -> tuple[bytes | None, bytes | None]:
+def _as(kind: str, error: IdentityError) -> IdentityError:
+    """What is wrong with a file, said of what it is for; a check that could not be done tells nothing of the file."""
+    return error if error.kind == "crypto" else IdentityError(kind, str(error))
+
+
+def _client(files: Files, who: str, log: Scope, clock: Clock, crypto: Crypto) -> tuple[bytes | None, bytes | None]:
     """The provisioned pair; without one that is good the token alone must do (a warning). A key that does not load
     fails the attempt, as a TLS handshake with it would."""
     assert files.chain is not None and files.key is not None
     what = f"the provisioned certificate {files.chain}"
     try:
         chain = read_file(files.chain)
-        facts = facts_of(parse_chain(chain, what)[0])
+        facts = crypto.first_facts(chain, what)
         if facts.not_after <= clock.wall():
             raise IdentityError("expired", f"{what} expired at {stamp(facts.not_after)}")
     except OSError as error:
         log.warn(f"{what} can't be read: {error.strerror}; {who} is asked with the token only")
         return None, None
     except IdentityError as error:
+        if error.kind == "crypto":
+            raise
         log.warn(f"{error}; {who} is asked with the token only")
         return None, None
     try:
         key = read_file(files.key)
-        check_pair(chain, key, what, clock.wall())
+        crypto.check_pair(chain, key, what, clock.wall())
     except OSError as error:
         raise IdentityError("client_certificate", f"the key {files.key} can't be read: {error.strerror}") from None
     except IdentityError as error:
-        raise IdentityError("client_certificate", str(error)) from None
+        raise _as("client_certificate", error) from None
     return key, chain
 
 

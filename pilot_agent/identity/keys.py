@@ -5,13 +5,23 @@ The request is Istio's: no subject, one critical URI name (reference security-xd
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from pilot_agent.identity.options import KeySpec
-
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import ec, rsa
     from cryptography.hazmat.primitives.hashes import SHA256, SHA384
 
     PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
+
+
+class KeySpec(NamedTuple):
+    """What key to make: `bits` for RSA, `curve` P256 or P384 for ECDSA; `is_pkcs8`: its PEM is PKCS#8."""
+
+    algorithm: str = "RSA"
+    bits: int = 2048
+    curve: str = "P256"
+    is_pkcs8: bool = False
+
+    def __str__(self) -> str:
+        return f"RSA {self.bits}" if self.algorithm == "RSA" else f"ECDSA {self.curve}"
 
 
 class SigningRequest(NamedTuple):
@@ -26,10 +36,11 @@ class SigningRequest(NamedTuple):
 
 def make_request(spec: KeySpec, spiffe_id: str) -> SigningRequest:
     """A new key, and a request for a certificate in the name of `spiffe_id`."""
+    key = make_key(spec)  # first: what is imported below can come meanwhile, in another thread
+
     from cryptography import x509
     from cryptography.hazmat.primitives.serialization import Encoding
 
-    key = make_key(spec)
     name = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(spiffe_id)])
     builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).add_extension(name, critical=True)
     request = builder.sign(key, digest_for(spec))

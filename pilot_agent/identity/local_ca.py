@@ -4,11 +4,9 @@
 function it is given. The CA's key is read anew for each use, never kept, never shown.
 """
 
-import asyncio
 import fcntl
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +16,8 @@ from pilot_agent.clock import Clock, SystemClock
 from pilot_agent.errors import AgentError, IdentityError, SettingsError
 from pilot_agent.identity.certificate import CertificateFacts, check_pair, facts_of, parse_chain
 from pilot_agent.identity.channel import read_file
-from pilot_agent.identity.keys import key_pem, make_key, make_request
-from pilot_agent.identity.options import KeySpec
+from pilot_agent.identity.crypto import IN_PROCESS, Crypto
+from pilot_agent.identity.keys import KeySpec, key_pem, make_key, make_request
 from pilot_agent.identity.profile import (
     SCHEME,
     is_ca,
@@ -33,6 +31,8 @@ from pilot_agent.identity.profile import (
 )
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPublicKeyTypes as PublicKey
     from cryptography.x509 import Certificate
 
@@ -120,25 +120,25 @@ class LocalCa:
         directory: Path,
         clock: Clock | None = None,
         warn: Callable[[str], None] = lambda _: None,
-        executor: Executor | None = None,
+        executor: "Executor | None" = None,
+        crypto: Crypto = IN_PROCESS,
     ) -> None:
         self._directory, self._clock, self._warn, self._executor = directory, clock or SystemClock(), warn, executor
+        self._crypto = crypto
         self._said: tuple[str, ...] = ()
 
     async def sign(self, csr: bytes, ttl_s: int) -> Sequence[str]:
         """As `Ca.sign`, with the CA as its files are now. Raises IdentityError, as `read_ca` does too."""
+        import asyncio  # late, since the child that signs for the agent has no use for it
+
         loop = asyncio.get_running_loop()
-        chain, warnings = await loop.run_in_executor(self._executor, self._sign, csr, ttl_s)
+        now, sign = self._clock.wall(), self._crypto.sign_locally
+        chain, warnings = await loop.run_in_executor(self._executor, sign, self._directory, csr, ttl_s, now)
         if warnings != self._said:
             for warning in warnings:
                 self._warn(warning)
             self._said = warnings
         return chain
-
-    def _sign(self, csr: bytes, ttl_s: int) -> tuple[list[str], tuple[str, ...]]:
-        now = self._clock.wall()
-        ca = read_ca(self._directory, now)
-        return ca.sign(csr, ttl_s, now), ca.warnings
 
 
 def create(directory: Path, trust_domain: str, lifetime_s: float, now: float, publish_all: Publish) -> CertificateFacts:

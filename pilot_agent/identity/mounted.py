@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pilot_agent.errors import IdentityError
-from pilot_agent.identity.certificate import check_crl, check_pair, check_roots
 from pilot_agent.identity.channel import read_file
+from pilot_agent.identity.crypto import IN_PROCESS, Crypto
 from pilot_agent.identity.options import Files
 from pilot_agent.identity.slots import Secret, key_pair
 
-_TIMELY = ("expired", "not_yet_valid")
+_TIMELY = ("expired", "not_yet_valid", "crypto")
+"""Errors that may be over though the bytes are the same."""
 
 
 class Reading(NamedTuple):
@@ -32,8 +33,8 @@ class Reading(NamedTuple):
 class Mounted:
     """One set of files, and what its last reading was."""
 
-    def __init__(self, files: Files, crl: Path | None = None) -> None:
-        self.files, self.crl = files, crl
+    def __init__(self, files: Files, crl: Path | None = None, crypto: Crypto = IN_PROCESS) -> None:
+        self.files, self.crl, self._crypto = files, crl, crypto
         self._seen = b""
         self._reading = Reading()
 
@@ -59,9 +60,9 @@ class Mounted:
     def _changes_with_time(self, now: float) -> bool:
         """Whether the same bytes are to be judged again: a pair expires, or becomes valid, by itself."""
         pair = self._reading.pair
-        if isinstance(pair, Secret):
-            return pair.facts is not None and pair.facts.not_after <= now
-        return pair is not None and pair.kind in _TIMELY
+        if isinstance(pair, Secret) and pair.facts is not None and pair.facts.not_after <= now:
+            return True
+        return any(error.kind in _TIMELY for error in self._reading.errors)
 
     def _contents(self) -> tuple[bytes, "list[bytes | IdentityError | None]"]:
         contents = [_content(path) for path in (*self.files, self.crl)]
@@ -84,7 +85,7 @@ class Mounted:
                 return IdentityError("file_missing", f"{path} is missing or empty, and the other of the pair is there")
         assert isinstance(chain, bytes) and isinstance(key, bytes)
         try:
-            return key_pair(chain, key, check_pair(chain, key, f"the certificate {self.files.chain}", now))
+            return key_pair(chain, key, self._crypto.check_pair(chain, key, f"the certificate {self.files.chain}", now))
         except IdentityError as error:
             return error
 
@@ -92,7 +93,7 @@ class Mounted:
         if not isinstance(root, bytes):
             return root
         try:
-            roots = check_roots(root, f"the root file {self.files.root}")
+            roots = self._crypto.check_roots(root, f"the root file {self.files.root}")
         except IdentityError as error:
             return error
         warnings += roots.dropped
@@ -102,7 +103,7 @@ class Mounted:
         if not isinstance(crl, bytes):
             return crl
         try:
-            check_crl(crl, f"the revocation list {self.crl}")
+            self._crypto.check_crl(crl, f"the revocation list {self.crl}")
         except IdentityError as error:
             return error
         return crl

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pilot_agent.errors import SettingsError
+from pilot_agent.identity.keys import KeySpec
 from pilot_agent.settings.environment import Environment
 from pilot_agent.settings.model import Settings
 from pilot_agent.settings.paths import (
@@ -31,18 +32,6 @@ LARGEST_RSA_BITS = 16384
 _HEADER_NAME = re.compile(r"[a-z0-9_.-]+")
 
 KEY_NAME, CHAIN_NAME, ROOT_NAME = "key.pem", "cert-chain.pem", "root-cert.pem"
-
-
-class KeySpec(NamedTuple):
-    """What key to make: `bits` for RSA, `curve` P256 or P384 for ECDSA; `is_pkcs8`: its PEM is PKCS#8."""
-
-    algorithm: str = "RSA"
-    bits: int = 2048
-    curve: str = "P256"
-    is_pkcs8: bool = False
-
-    def __str__(self) -> str:
-        return f"RSA {self.bits}" if self.algorithm == "RSA" else f"ECDSA {self.curve}"
 
 
 class Files(NamedTuple):

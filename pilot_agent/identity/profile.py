@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
-from pilot_agent.identity.keys import digest_for
-from pilot_agent.identity.options import LEAST_RSA_BITS, KeySpec
+from pilot_agent.identity.keys import KeySpec, digest_for
+from pilot_agent.identity.options import LEAST_RSA_BITS
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPublicKeyTypes as PublicKey

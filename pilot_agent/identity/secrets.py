@@ -15,6 +15,7 @@ from pilot_agent.errors import IdentityError
 from pilot_agent.identity.account import Account
 from pilot_agent.identity.certificate import stamp
 from pilot_agent.identity.channel import system_bundle
+from pilot_agent.identity.crypto import IN_PROCESS, Crypto
 from pilot_agent.identity.keeper import Keeper
 from pilot_agent.identity.mounted import Mounted, Reading
 from pilot_agent.identity.options import Files, IdentityOptions
@@ -48,6 +49,7 @@ class Seams(NamedTuple):
     tokens: Tokens | None = None
     output: Output | None = None
     watch_again: Callable[[], None] = lambda: None
+    crypto: Crypto = IN_PROCESS
 
 
 class Secrets:
@@ -64,9 +66,18 @@ class Secrets:
         self._options, self.account, self._seams = options, account, seams
         self._log, self._clock, self._executor = seams.log, seams.clock, seams.executor
         self.workload = Workload(
-            options, signer, seams.executor, account, seams.log, seams.clock, self._has_changed, first_request
+            options,
+            signer,
+            seams.executor,
+            account,
+            seams.log,
+            seams.clock,
+            self._has_changed,
+            first_request,
+            seams.crypto,
         )
-        self._certs = self._keeper(Mounted(self._certificate_files(), options.crl), self.workload.take_files)
+        mounted = Mounted(self._certificate_files(), options.crl, seams.crypto)
+        self._certs = self._keeper(mounted, self.workload.take_files)
         self._named: dict[str, _FileSecret] = {}
         self._output_due = asyncio.Event()
         self.output_problem: str | None = None
@@ -121,7 +132,7 @@ class Secrets:
         async def take(reading: Reading, _is_news: bool, is_late: bool) -> bool:
             return _offer(slot, reading.roots if is_root else reading.pair, files, is_late=is_late)
 
-        keeper = self._keeper(Mounted(files), take)
+        keeper = self._keeper(Mounted(files, None, self._seams.crypto), take)
         self._named[name] = _FileSecret(slot, keeper, asyncio.get_running_loop().create_task(keeper.run(), name=name))
         self._seams.watch_again()
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from pilot_agent.clock import Backoff, Clock, chance
 from pilot_agent.errors import IdentityError
 from pilot_agent.identity.account import Account
-from pilot_agent.identity.certificate import CertificateFacts, Roots, check_pair, check_roots, stamp, why_unverified
-from pilot_agent.identity.keys import SigningRequest, make_request
+from pilot_agent.identity.certificate import CertificateFacts, Roots, stamp
+from pilot_agent.identity.crypto import IN_PROCESS, Crypto
+from pilot_agent.identity.keys import SigningRequest
 from pilot_agent.identity.mounted import Reading
 from pilot_agent.identity.options import IdentityOptions
 from pilot_agent.identity.renewal import renewal_delay
@@ -57,10 +58,12 @@ class Workload:
         clock: Clock,
         changed: Callable[[], None],
         first_request: "asyncio.Future[SigningRequest] | None" = None,
+        crypto: Crypto = IN_PROCESS,
     ) -> None:
         """`first_request` is being made already, for the first certificate."""
         self._options, self._signer, self._executor, self._account = options, signer, executor, account
         self._log, self._clock, self._changed, self._first_request = log, clock, changed, first_request
+        self._crypto = crypto
         self.default, self.roots = Slot(DEFAULT, self._want), Slot(ROOTCA, self._want)
         self.origin = ""
         """`files` or `ca`: where `default` comes from; empty while there is none."""
@@ -70,8 +73,10 @@ class Workload:
         """Why the last attempt failed, None since it succeeded."""
         self._file_roots: tuple[str, ...] = ()
         self._ca_roots: tuple[str, ...] = ()
-        self._bundle: tuple[str, ...] = ()
+        self.bundle: tuple[str, ...] = ()
+        """The certificates of the trust bundle that is in use."""
         self._bundle_given: tuple[str, ...] = ()
+        self._bundle_due = asyncio.Event()
         self._crl = b""
         self._has_file_pair = False
         self._file_error: str | None = None
@@ -94,23 +99,46 @@ class Workload:
         self._wake.set()
 
     def set_trust_bundle(self, blocks: Sequence[str]) -> None:
-        """Roots to trust beside the CA's. A new bundle may mean a new CA: the certificate is renewed too.
+        """Roots to trust beside the CA's, a moment from now. A new bundle may mean a new CA: the certificate is renewed
+        too.
 
         What is no certificate is left out: Envoy would refuse all roots for it.
         """
         bundle = tuple(sorted({block.strip() for block in blocks}))
         if bundle != self._bundle_given:
-            self._bundle_given, self._bundle = bundle, self._usable(bundle)
-            self._publish_roots()
+            self._bundle_given = bundle
+            self._bundle_due.set()
+
+    async def _take_bundles(self) -> None:
+        backoff = Backoff(FIRST_RETRY_S, LONGEST_RETRY_S)
+        while True:
+            await self._bundle_due.wait()
+            self._bundle_due.clear()
+            bundle = self._bundle_given
+            try:
+                usable = await self._in_thread(lambda bundle=bundle: self._usable(bundle))  # type: ignore[misc]
+            except IdentityError as error:
+                self._account.failures[error.kind] += 1
+                self._log.error(f"the trust bundle can't be checked, and the one before stays: {error}")
+                await asyncio.sleep(backoff.next())
+                self._bundle_due.set()
+                continue
+            backoff.reset()
+            if usable != self.bundle:
+                self.bundle = usable
+                self._publish_roots()
             if self.origin == "ca":
                 self.renew()
 
     def _usable(self, bundle: Sequence[str]) -> tuple[str, ...]:
+        """Raises IdentityError when that can't be told. In a thread."""
         if not any(bundle):
             return ()
         try:
-            roots = check_roots("\n".join(bundle).encode(), "the trust bundle")
+            roots = self._crypto.check_roots("\n".join(bundle).encode(), "the trust bundle")
         except IdentityError as error:
+            if error.kind == "crypto":
+                raise
             roots = Roots((), (str(error),))
         for dropped in roots.dropped:
             self._log.warn(dropped)
@@ -174,7 +202,7 @@ class Workload:
         self.origin, self.renew_at = "files", None
         if is_new:
             roots = self._file_roots or self._ca_roots
-            warnings = await self._in_thread(lambda: self._warnings_about(pair, roots))
+            warnings = await self._in_thread(lambda: self._warnings_about_files(pair, roots))
             self._announce(pair.facts, "certificate taken from its files", warnings)
             self._changed()
 
@@ -182,6 +210,11 @@ class Workload:
 
     async def run(self) -> None:
         """Have a certificate of the CA whenever one is needed, until cancelled. Never ends by a failure."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._take_bundles(), name="trust bundle")
+            tasks.create_task(self._keep_certified(), name="certificates of the CA")
+
+    async def _keep_certified(self) -> None:
         while True:
             delay = self._until_due()
             if delay > 0:
@@ -270,7 +303,7 @@ class Workload:
         if first is not None:
             return await first
         options = self._options
-        return await self._in_thread(lambda: make_request(options.key, options.spiffe_id))
+        return await self._in_thread(lambda: self._crypto.make_request(options.key, options.spiffe_id))
 
     def _judge(self, chain: list[str], request: SigningRequest) -> _Issued:
         """Raises IdentityError. In a thread."""
@@ -281,9 +314,10 @@ class Workload:
             )
         joined = "".join(each if each.endswith("\n") else f"{each}\n" for each in chain).encode()
         now = self._clock.wall()
-        pair = key_pair(joined, request.key, check_pair(joined, request.key, "the certificate of the CA", now))
-        roots = check_roots(chain[-1].encode(), "the root certificate of the CA")
-        return _Issued(pair, roots.blocks, (*roots.dropped, *self._warnings_about(pair, roots.blocks)))
+        found = self._crypto.check_issued(joined, request.key, chain[-1].encode(), self.bundle, now)
+        pair = key_pair(joined, request.key, found.facts)
+        warnings = self._warnings_about(found.facts, found.unverified)
+        return _Issued(pair, found.roots.blocks, (*found.roots.dropped, *warnings))
 
     def _failed(self, error: IdentityError) -> None:
         delay = self._backoff.next()
@@ -303,7 +337,7 @@ class Workload:
         roots = self._file_roots or self._ca_roots
         if not roots:
             return  # a bundle alone verifies nobody of this mesh
-        if self.roots.offer(validation(merged_roots(roots, self._bundle), self._crl)):
+        if self.roots.offer(validation(merged_roots(roots, self.bundle), self._crl)):
             self._changed()
 
     def _drop_expired(self) -> None:
@@ -318,10 +352,18 @@ class Workload:
         self.default.withdraw(problem)
         self._changed()
 
-    def _warnings_about(self, pair: Secret, roots: tuple[str, ...]) -> tuple[str, ...]:
-        """What will hurt later. In a thread."""
-        facts = pair.facts
-        assert facts is not None
+    def _warnings_about_files(self, pair: Secret, roots: tuple[str, ...]) -> tuple[str, ...]:
+        """In a thread."""
+        assert pair.facts is not None
+        try:
+            unverified = self._crypto.why_unverified(pair.chain, [*roots, *self.bundle]) if roots else None
+        except IdentityError as error:
+            unknown = f"whether the root certificate verifies it is not known: {error}"
+            return (*self._warnings_about(pair.facts, None), unknown)
+        return self._warnings_about(pair.facts, unverified)
+
+    def _warnings_about(self, facts: CertificateFacts, unverified: str | None) -> tuple[str, ...]:
+        """What will hurt later."""
         found = []
         left = facts.not_after - self._clock.wall()
         if left < SHORT_LIFETIME_S:
@@ -334,9 +376,8 @@ class Workload:
                 f"its trust domain is {domain or 'not there'}, and TRUST_DOMAIN is {self._options.trust_domain}: "
                 "peers may refuse it"
             )
-        why = why_unverified(pair.chain, [*roots, *self._bundle]) if roots else None
-        if why is not None:
-            found.append(f"the root certificate does not verify it ({why}): peers with this root will refuse it")
+        if unverified is not None:
+            found.append(f"the root certificate does not verify it ({unverified}): peers with this root will refuse it")
         return tuple(found)
 
     def _announce(self, facts: CertificateFacts, what: str, warnings: Sequence[str], **labels: str) -> None:

@@ -1,4 +1,4 @@
-"""A secret as Envoy's `Secret` message, in protobuf's JSON form: what files hold, and what the server packs.
+"""A secret as Envoy's `Secret` message, in protobuf's JSON form: what files hold. `packing` has the same as bytes.
 
 Shapes are those of reference security-xds.md, section 2.2. A CRL travels inline: Envoy takes a message that names the
 same file as before for unchanged, and would not read it again.

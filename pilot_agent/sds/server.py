@@ -1,6 +1,6 @@
 """The SDS server: names as streams of secrets, on a socket that has been listening since before Envoy was spawned.
 
-Importing this module imports grpc and Envoy's generated code: `supervise` does it while Envoy boots.
+Importing this module imports grpc: `supervise` does it while Envoy boots.
 """
 
 import asyncio
@@ -10,16 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from pilot_agent.discovery import DELTA_REQUEST, DELTA_RESPONSE, REQUEST, RESPONSE
 from pilot_agent.log import Scope
+from pilot_agent.protobuf import Message
 from pilot_agent.sds.account import SdsAccount
-from pilot_agent.sds.packing import (
-    DeltaDiscoveryRequest,
-    DeltaDiscoveryResponse,
-    DiscoveryRequest,
-    DiscoveryResponse,
-)
 from pilot_agent.sds.resources import Provider
-from pilot_agent.sds.stream import DeltaStream, SotwStream, Stream
+from pilot_agent.sds.stream import DeltaStream, Read, SotwStream, Stream
 from pilot_agent.sds.watch import Names
 from pilot_agent.uds.grpc_server import serve_behind
 from pilot_agent.uds.listener import Listener
@@ -52,17 +48,17 @@ class SdsServer:
         await serve_behind(self._listener, self._handlers(), arguments, self._log, "SDS server")
 
     def _handlers(self) -> Any:
-        def method(make: type[Stream], request: Any, response: Any) -> Any:
+        def method(make: type[Stream], request: Message, response: Message) -> Any:
             async def serve(_requests: Any, context: "Context") -> None:
                 await self._serve(make, context)
 
-            return grpc.stream_stream_rpc_method_handler(serve, request.FromString, response.SerializeToString)
+            return grpc.stream_stream_rpc_method_handler(serve, lambda data: Read(request, data), response.encode)
 
         return grpc.method_handlers_generic_handler(
             SERVICE,
             {
-                "StreamSecrets": method(SotwStream, DiscoveryRequest, DiscoveryResponse),
-                "DeltaSecrets": method(DeltaStream, DeltaDiscoveryRequest, DeltaDiscoveryResponse),
+                "StreamSecrets": method(SotwStream, REQUEST, RESPONSE),
+                "DeltaSecrets": method(DeltaStream, DELTA_REQUEST, DELTA_RESPONSE),
             },
         )
 

@@ -14,8 +14,9 @@ import grpc
 
 from pilot_agent.identity.slots import Secret
 from pilot_agent.log import Scope
+from pilot_agent.protobuf import Message
 from pilot_agent.sds.account import SdsAccount
-from pilot_agent.sds.packing import DeltaDiscoveryResponse, DiscoveryResponse, packed
+from pilot_agent.sds.packing import packed
 from pilot_agent.sds.resources import SECRET_TYPE, Provider
 from pilot_agent.sds.watch import Names, NoSecret, Watch
 
@@ -25,6 +26,13 @@ if TYPE_CHECKING:
 WRITE_WITHIN_S = 20.0
 """A client that does not read must not hold what it was to get for ever."""
 LONGEST_NACK = 500
+
+
+class Read:
+    """A request: its fields by name, and its size on the wire. Raises ValueError for what is none."""
+
+    def __init__(self, kind: Message, message: bytes) -> None:
+        self.fields, self.size = kind.decode(message), len(message)
 
 
 class Stream(ABC):
@@ -77,15 +85,17 @@ class Stream(ABC):
         task.add_done_callback(lambda _: self._event.set())
         return task
 
-    async def _take(self, request: Any) -> None:
-        self._account.largest_request = max(self._account.largest_request, request.ByteSize())
-        if not self._has_node and not request.node.id:
+    async def _take(self, read: Read) -> None:
+        self._account.largest_request = max(self._account.largest_request, read.size)
+        request = read.fields
+        if not self._has_node and not (request["node"] or {}).get("id"):
             await self._context.abort(grpc.StatusCode.INVALID_ARGUMENT, "missing node information")
         self._has_node = True
-        if request.HasField("error_detail"):
+        refusal = request["error_detail"]
+        if refusal is not None:
             self._account.rejects += 1
-            words = " ".join(request.error_detail.message.split())[:LONGEST_NACK]
-            self._log.warn(f"Envoy refuses a secret: {words}", code=request.error_detail.code)
+            words = " ".join(refusal["message"].split())[:LONGEST_NACK]
+            self._log.warn(f"Envoy refuses a secret: {words}", code=refusal["code"])
             return
         try:
             self._follow(request)
@@ -121,56 +131,60 @@ class Stream(ABC):
         self._account.expired_nonces[SECRET_TYPE] += 1
 
     @abstractmethod
-    def _follow(self, request: Any) -> None:
+    def _follow(self, request: dict[str, Any]) -> None:
         """Change what is watched. Raises NoSecret for a name there is not."""
 
     @abstractmethod
-    def _response(self, secrets: list[tuple[str, Secret]]) -> Any: ...
+    def _response(self, secrets: list[tuple[str, Secret]]) -> dict[str, Any]: ...
 
 
 class SotwStream(Stream):
     """StreamSecrets: a request names everything it wants."""
 
-    def _follow(self, request: Any) -> None:
-        names = list(request.resource_names)
+    def _follow(self, request: dict[str, Any]) -> None:
+        names = request["resource_names"]
         if not names:
             self._watch.change(())
-        elif not request.response_nonce or not self._is_watching:
+        elif not request["response_nonce"] or not self._is_watching:
             # A nonce of an earlier stream is no reason for silence: this is how a client comes back.
             self._is_watching = True
             self._watch.begin(names)
-        elif request.response_nonce != self._nonce:
+        elif request["response_nonce"] != self._nonce:
             self._expired()
         else:
             self._watch.change(names)
 
-    def _response(self, secrets: list[tuple[str, Secret]]) -> Any:
+    def _response(self, secrets: list[tuple[str, Secret]]) -> dict[str, Any]:
         provider = self._provider()
-        return DiscoveryResponse(
-            version_info=self._versions(),
-            resources=[packed(name, secret, provider) for name, secret in secrets],
-            type_url=SECRET_TYPE,
-            nonce=self._nonce,
-        )
+        return {
+            "version_info": self._versions(),
+            "resources": [packed(name, secret, provider) for name, secret in secrets],
+            "type_url": SECRET_TYPE,
+            "nonce": self._nonce,
+        }
 
 
 class DeltaStream(Stream):
     """DeltaSecrets: a request says what is wanted more, or no longer, and what the client has already."""
 
-    def _follow(self, request: Any) -> None:
-        if request.response_nonce and request.response_nonce != self._nonce:
+    def _follow(self, request: dict[str, Any]) -> None:
+        if request["response_nonce"] not in ("", self._nonce):
             self._expired()  # what is subscribed to counts all the same (xDS protocol, incremental variant)
-        self._watch.remove(request.resource_names_unsubscribe)
-        self._watch.change([*self._watch.watched, *request.resource_names_subscribe])
+        self._watch.remove(request["resource_names_unsubscribe"])
+        self._watch.change([*self._watch.watched, *request["resource_names_subscribe"]])
         if not self._is_watching:
             self._is_watching = True
-            for name, version in request.initial_resource_versions.items():
-                self._watch.has(name, version)
+            for entry in request["initial_resource_versions"]:
+                self._watch.has(entry["key"], entry["value"])
 
-    def _response(self, secrets: list[tuple[str, Secret]]) -> Any:
+    def _response(self, secrets: list[tuple[str, Secret]]) -> dict[str, Any]:
         provider = self._provider()
-        response = DeltaDiscoveryResponse(system_version_info=self._versions(), type_url=SECRET_TYPE, nonce=self._nonce)
-        for name, secret in secrets:
-            resource = response.resources.add(name=name, version=secret.version)
-            resource.resource.CopyFrom(packed(name, secret, provider))
-        return response
+        return {
+            "system_version_info": self._versions(),
+            "resources": [
+                {"name": name, "version": secret.version, "resource": packed(name, secret, provider)}
+                for name, secret in secrets
+            ],
+            "type_url": SECRET_TYPE,
+            "nonce": self._nonce,
+        }

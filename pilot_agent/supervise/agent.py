@@ -35,6 +35,7 @@ from pilot_agent.supervise.gates import (
 )
 from pilot_agent.supervise.identity import Identity
 from pilot_agent.supervise.lifecycle import Lifecycle, State
+from pilot_agent.supervise.memory import give_back
 from pilot_agent.supervise.parts import Parts
 from pilot_agent.supervise.prepare import Prepared
 from pilot_agent.supervise.reaper import Reaper, adoption_warning
@@ -49,6 +50,9 @@ from pilot_agent.xds.options import work_out_xds
 FILE_WATCHER = "file watcher"
 IDLE_PARTS_AFTER_S = 5.0
 """When Envoy is not ready by then, a changed file matters all the same."""
+
+GIVE_BACK_AFTER_S = 6.0
+"""By then all parts run, and what their imports and first messages needed is free."""
 
 
 class Agent:
@@ -192,8 +196,7 @@ class Agent:
         """
         loop = asyncio.get_running_loop()
         try:
-            if self._has_envoy:
-                self._adopt_envoy()
+            self._adopt_children()
             self._prepared.signals.hand_over(loop.add_signal_handler, self._signalled)
             self._reaper.sweep()  # whatever ended before SIGCHLD had a handler
             await self._status.start()
@@ -213,10 +216,13 @@ class Agent:
             await self._probes.close()
             self._prepared.take_back()
 
-    def _adopt_envoy(self) -> None:
+    def _adopt_children(self) -> None:
         """Before any signal is handled: a SIGCHLD from before would have its end taken for an orphan's."""
-        assert self._prepared.child is not None
-        self._serving.serve(self._envoys.adopt(self._prepared.child, self._prepared.epoch))
+        if self._has_envoy:
+            assert self._prepared.child is not None
+            self._serving.serve(self._envoys.adopt(self._prepared.child, self._prepared.epoch))
+        if self._identity is not None:
+            self._identity.adopt(self._reaper)
 
     def _begin(self) -> None:
         warning = adoption_warning()
@@ -232,7 +238,9 @@ class Agent:
             self._parts.start("workload health", health.run)
         if self._has_envoy:
             self._watch_envoy()
-        asyncio.get_running_loop().call_later(IDLE_PARTS_AFTER_S, self._start_idle_parts)
+        loop = asyncio.get_running_loop()
+        loop.call_later(IDLE_PARTS_AFTER_S, self._start_idle_parts)
+        loop.call_later(GIVE_BACK_AFTER_S, give_back)
 
     def _watch_envoy(self) -> None:
         self._parts.start("pulse", lambda: self._serving.pulse.run(self._is_serving, self._readiness.note_change))

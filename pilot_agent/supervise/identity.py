@@ -28,6 +28,7 @@ from pilot_agent.supervise.grpc_setup import set_up_grpc
 from pilot_agent.supervise.opening import FILE_SECRETS, OpenedIdentity
 from pilot_agent.supervise.parts import Parts
 from pilot_agent.supervise.prepare import Prepared
+from pilot_agent.supervise.reaper import Reaper
 
 MOCK_TOKEN = "test_token"  # noqa: S105 - Istio's, of a fetcher that is for tests
 GCE_WITHIN_S = 5.0
@@ -44,19 +45,25 @@ class Identity:
         watch_again: Callable[[], None],
         watcher_failures: Callable[[], int],
     ) -> None:
-        assert opened.executor is not None
+        assert opened.executor is not None and opened.crypto is not None
         self._prepared, self._opened, self._desired = prepared, opened, desired
         self._watcher_failures = watcher_failures
         self._executor: ThreadPoolExecutor = opened.executor
+        self._crypto = opened.crypto
         self.account, self.sds_account = Account(), SdsAccount()
         options = prepared.desired.identity
         self.tokens = None if prepared.desired.settings.is_local else self._make_tokens(options)
         """What the CA and istiod know us by."""
         asked = self.tokens if options.ca is not None else None  # else only istiod's, which looks at it by itself
         output = Output(options.output, options.output_mode, publish_all) if options.output is not None else None
-        seams = Seams(self._executor, prepared.log.scope("cache"), prepared.clock, asked, output, watch_again)
+        log, clock = prepared.log.scope("cache"), prepared.clock
+        seams = Seams(self._executor, log, clock, asked, output, watch_again, self._crypto)
         request = asyncio.wrap_future(opened.request) if opened.request is not None else None
         self.secrets = Secrets(options, self._signer(options), self.account, seams, request)
+
+    def adopt(self, reaper: Reaper) -> None:
+        """Before any signal is handled, as for Envoy."""
+        self._crypto.owned_by(reaper)
 
     def start(self, parts: Parts) -> None:
         parts.start("identity", self.secrets.run)
@@ -85,6 +92,7 @@ class Identity:
         return SdsServer
 
     def close(self) -> None:
+        self._crypto.close()  # first, for a thread may be waiting for it
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     # Where certificates come from
@@ -94,13 +102,14 @@ class Identity:
             from pilot_agent.identity.local_ca import LocalCa
 
             log = self._prepared.log.scope("ca")
-            return LocalCa(options.local_ca, self._prepared.clock, log.warn, self._executor)
+            return LocalCa(options.local_ca, self._prepared.clock, log.warn, self._executor, self._crypto)
         if options.ca is None:
             return None
         assert self.tokens is not None
         set_up_grpc(self._prepared.desired.launch.variables)
         log = self._prepared.log.scope("citadelclient")
-        return IstiodCa(self._ca_now, self.tokens, self.account, log, self._prepared.clock, self._note_attempt)
+        clock = self._prepared.clock
+        return IstiodCa(self._ca_now, self.tokens, self.account, log, clock, self._note_attempt, crypto=self._crypto)
 
     def _ca_now(self) -> Any:
         """discoveryAddress may have changed since."""

@@ -1,6 +1,6 @@
 """What Envoy must find at its start: sockets that listen for SDS and xDS, or files in their place; then the first key.
 
-Light imports only, but for the key: that is made in a thread, on the other core, while Envoy boots.
+Light imports only: the key is made by a child, on the other core, while Envoy boots.
 """
 
 from contextlib import ExitStack
@@ -18,6 +18,7 @@ from pilot_agent.uds.probe import is_agent, server_on
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
 
+    from pilot_agent.identity.crypto_child import CryptoChild
     from pilot_agent.identity.keys import SigningRequest
     from pilot_agent.sds.files import SecretFiles
 
@@ -31,6 +32,7 @@ class OpenedIdentity(NamedTuple):
 
     listener: Listener | None
     files: "SecretFiles | None"
+    crypto: "CryptoChild | None" = None
     executor: "ThreadPoolExecutor | None" = None
     request: "Future[SigningRequest] | None" = None
 
@@ -88,21 +90,26 @@ def listen(path: Path, what: str) -> Listener:
     return Listener(path, what)
 
 
-def begin_request(opened: OpenedIdentity | None, desired: Desired) -> OpenedIdentity | None:
-    """Have the first key made from here on, where the first certificate will be a CA's."""
+def begin_request(opened: OpenedIdentity | None, desired: Desired, undo: ExitStack) -> OpenedIdentity | None:
+    """Have the child for keys and certificates, which imports its library while Envoy boots, and the first key made
+    where the first certificate will be a CA's.
+    """
     if opened is None:
         return None
+    from pilot_agent.identity.crypto_process import spawn
+
+    try:
+        spawned = spawn()
+    except OSError:
+        spawned = None  # the first call tries again, and says why it can't
     from concurrent.futures import ThreadPoolExecutor
 
+    from pilot_agent.identity.crypto_child import CryptoChild
+
+    crypto = CryptoChild(spawned=spawned)
+    undo.callback(crypto.close)
     executor = ThreadPoolExecutor(WORKERS, thread_name_prefix="identity")
-    options = desired.identity
-    request = None
+    options, request = desired.identity, None
     if options.has_ca and not all(path.exists() for path in options.certs.all):
-        request = executor.submit(_first_request, options)
-    return opened._replace(executor=executor, request=request)
-
-
-def _first_request(options: IdentityOptions) -> "SigningRequest":
-    from pilot_agent.identity.keys import make_request
-
-    return make_request(options.key, options.spiffe_id)
+        request = crypto.begin_request(options.key, options.spiffe_id)
+    return opened._replace(crypto=crypto, executor=executor, request=request)

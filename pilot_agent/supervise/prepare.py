@@ -25,6 +25,7 @@ from pilot_agent.settings.paths import BASE_ID_NAME, XDS_DIRECTORY
 from pilot_agent.status import sockets
 from pilot_agent.supervise.announcement import announce, without_override
 from pilot_agent.supervise.desired import Desired, Inputs, config_directory
+from pilot_agent.supervise.memory import share_one_heap
 from pilot_agent.supervise.opening import OpenedIdentity, begin_request, open_identity, open_xds
 from pilot_agent.supervise.phases import Phases
 from pilot_agent.supervise.ports import check_free, port_error
@@ -102,6 +103,7 @@ class Prepared(NamedTuple):
 def prepare(inputs: Inputs, log: Log, clock: Clock, signals: EarlySignals) -> Prepared:
     """Raises SettingsError for anything that keeps Envoy from being started; then nothing is left behind."""
     phases = Phases()
+    share_one_heap()
     inputs, desired = _find_out(inputs, clock, signals)
     scope = log.scope()
     announce(desired, scope)
@@ -149,12 +151,13 @@ def prepare(inputs: Inputs, log: Log, clock: Clock, signals: EarlySignals) -> Pr
         phases.end("bootstrap")
         if not desired.settings.has_envoy:
             scope.info("no Envoy is started: DISABLE_ENVOY")
-            return prepared._replace(identity=begin_request(identity, desired), undo=undo.pop_all())
+            prepared = prepared._replace(identity=begin_request(identity, desired, undo))
+            return prepared._replace(undo=undo.pop_all())
         scope.info(f"Envoy command: [{' '.join(without_override(desired.argv))}]")
         if signals.stop is None:
             child = spawn(desired.launch, prepared.epoch, drain_seconds(desired), base_id_path, clock)
             phases.end("envoy_spawned")
-            prepared = prepared._replace(child=child, identity=begin_request(identity, desired))
+            prepared = prepared._replace(child=child, identity=begin_request(identity, desired, undo))
         return prepared._replace(undo=undo.pop_all())
 
 

@@ -6,8 +6,11 @@ waiting: owners first, and only then zombies that nobody owns.
 
 import ctypes
 import os
+import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 from pilot_agent.log import Scope
 
@@ -16,19 +19,32 @@ _PR_GET_CHILD_SUBREAPER = 37
 
 
 class Reaper:
-    """`own` a child right after its spawn, in the same step of the event loop; `sweep` on every SIGCHLD."""
+    """`own` a child right after its spawn, in the same step of the event loop; `sweep` on every SIGCHLD.
+
+    Another thread spawns and owns while it holds this (`held`): else its child may have been swept in between.
+    """
 
     def __init__(self, log: Scope) -> None:
         self._log = log
+        self._lock = threading.RLock()
         self._owners: dict[int, Callable[[], bool]] = {}
         self.reaped_orphans = 0
 
+    def held(self) -> AbstractContextManager[Any]:
+        """Nothing is reaped meanwhile: not for longer than a spawn takes."""
+        return self._lock
+
     def own(self, pid: int, collect: Callable[[], bool]) -> None:
         """`collect` reaps the child when it has ended, tells whoever cares, and says whether it had ended."""
-        self._owners[pid] = collect
+        with self._lock:
+            self._owners[pid] = collect
 
     def sweep(self) -> None:
-        """Reap everything that has ended by now. Never blocks."""
+        """Reap everything that has ended by now. Blocks for a spawn at most."""
+        with self._lock:
+            self._sweep()
+
+    def _sweep(self) -> None:
         self._collect_own()
         before = self.reaped_orphans
         while (pid := self._peek()) is not None:

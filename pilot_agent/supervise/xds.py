@@ -73,8 +73,10 @@ class Xds:
             handlers[NAME_TABLE] = lambda resource: take(name_table(resource))
         if self._options().takes_proxy_config:
             handlers[PROXY_CONFIG] = lambda resource: self._set_trust_bundle(ca_certificates(resource))
-        upstream = Upstream(self._options, self._tokens, log, self._prepared.clock)
-        clock, has_envoy = self._prepared.clock, self._prepared.desired.settings.has_envoy
+        assert self._prepared.identity is not None and self._prepared.identity.crypto is not None  # a mesh has one
+        clock, crypto = self._prepared.clock, self._prepared.identity.crypto
+        upstream = Upstream(self._options, self._tokens, log, clock, crypto)
+        has_envoy = self._prepared.desired.settings.has_envoy
         pass_on = self._pass_on if has_envoy else as_it_came
         self._proxy = AdsProxy(upstream, handlers, self.account, log, clock, pass_on, is_one_per_process=has_envoy)
         if self._health is not None:

@@ -10,6 +10,7 @@ import grpc
 from pilot_agent.clock import Clock
 from pilot_agent.errors import IdentityError
 from pilot_agent.identity.channel import metadata, open_channel, read_credentials
+from pilot_agent.identity.crypto import IN_PROCESS, Crypto
 from pilot_agent.identity.tokens import Tokens
 from pilot_agent.log import Scope
 from pilot_agent.xds.endings import Ending
@@ -37,8 +38,16 @@ class Opened(NamedTuple):
 class Upstream:
     """Opens calls. `options` is asked anew each time, files and token are read anew."""
 
-    def __init__(self, options: Callable[[], XdsOptions], tokens: Tokens | None, log: Scope, clock: Clock) -> None:
+    def __init__(
+        self,
+        options: Callable[[], XdsOptions],
+        tokens: Tokens | None,
+        log: Scope,
+        clock: Clock,
+        crypto: Crypto = IN_PROCESS,
+    ) -> None:
         self._options, self._tokens, self._log, self._clock = options, tokens, log, clock
+        self._crypto = crypto
 
     async def open(self, *, is_delta: bool) -> Opened:
         """Raises Unreachable when no address could be connected to."""
@@ -53,7 +62,9 @@ class Upstream:
 
     async def _open(self, options: XdsOptions, istiod: IstiodOptions, *, is_delta: bool) -> Opened:
         loop = asyncio.get_running_loop()
-        credentials = await loop.run_in_executor(None, lambda: read_credentials(istiod, self._log, self._clock))
+        credentials = await loop.run_in_executor(
+            None, lambda: read_credentials(istiod, self._log, self._clock, self._crypto)
+        )
         token = await loop.run_in_executor(None, self._tokens.read) if self._tokens is not None else ""
         channel = open_channel(
             istiod,

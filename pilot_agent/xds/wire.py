@@ -1,15 +1,13 @@
 """The few fields of xDS messages that the proxy must read, found without parsing the rest.
 
 A response of 20 MB is skipped through resource by resource, and passed on as the bytes it came in. Requests and the
-answers the agent makes itself are small, and go through generated code where they are made.
+answers the agent makes itself are small, and are read and made as a whole (`messages`).
 """
 
 from collections.abc import Iterator
 from typing import NamedTuple
 
-_VARINT, _FIXED64, _BYTES, _GROUP, _END_OF_GROUP, _FIXED32 = range(6)
-_LONGEST_VARINT = 10
-_LARGEST_NUMBER = 2**29 - 1
+from pilot_agent.protobuf import delimited
 
 
 class Fields(NamedTuple):
@@ -71,49 +69,6 @@ def value_of_any(message: bytes) -> bytes:
 def any_of_resource(message: bytes) -> bytes:
     """The Any inside of a delta Resource."""
     return b"".join(message[start:end] for number, start, end in delimited(message) if number == 2)
-
-
-def delimited(message: bytes) -> Iterator[tuple[int, int, int]]:
-    """Number, start and end of each length-delimited field, in order; others are skipped. Raises ValueError."""
-    position, size = 0, len(message)
-    groups: list[int] = []  # nobody makes these any more, but a message with one is a message
-    while position < size:
-        tag, position = _varint(message, position)
-        number, kind = tag >> 3, tag & 7
-        if not 1 <= number <= _LARGEST_NUMBER:
-            raise ValueError(f"there is no field {number}")
-        if kind == _BYTES:
-            length, position = _varint(message, position)
-            end = position + length
-            if end > size:
-                raise ValueError("a field is longer than its message")
-            if not groups:
-                yield number, position, end
-            position = end
-        elif kind == _VARINT:
-            _, position = _varint(message, position)
-        elif kind in (_FIXED64, _FIXED32):
-            position += 8 if kind == _FIXED64 else 4
-        elif kind == _GROUP:
-            groups.append(number)
-        elif kind != _END_OF_GROUP or not groups or groups.pop() != number:
-            raise ValueError(f"field {number} has the unknown wire type {kind}")
-    if position != size or groups:
-        raise ValueError("a field is longer than its message")
-
-
-def _varint(message: bytes, position: int) -> tuple[int, int]:
-    value = shift = 0
-    for _ in range(_LONGEST_VARINT):
-        if position >= len(message):
-            break
-        byte = message[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-        shift += 7
-    raise ValueError("a number has no end")
 
 
 def _last(message: bytes, number: int) -> bytes:

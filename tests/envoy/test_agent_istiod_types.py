@@ -43,7 +43,7 @@ def test_names_are_asked_for_kept_and_waited_for_where_a_dns_proxy_is_wanted(
     one_service(istiod.ads, port, app)
     running = in_mesh(agent, istiod, ISTIO_META_DNS_CAPTURE="true", PROXY_CONFIG_XDS_AGENT="true").start()
     eventually(lambda: running.lines("Envoy proxy is ready"), within=15)
-    assert running.fetch("/healthz/ready") == (503, "nametable: istiod has sent no name table yet\n")
+    eventually(lambda: running.fetch("/healthz/ready") == (503, "nametable: istiod has sent no name table yet\n"))
     assert names(running) == (404, {})
     types = [frame.type_url for frame in stream_of(istiod).frames]
     first = types.index(LDS)

@@ -19,9 +19,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPublicKeyTypes
 
-from pilot_agent.identity.messages import messages
 from tests.support.authority import Authority, Pair
 from tests.support.confidential import confide
+from tests.support.described import ISTIO_CA
 from tests.support.fake_ads import FakeAds
 from tests.support.ports import free_port
 
@@ -178,11 +178,12 @@ class FakeIstiod:
             context.abort(grpc.StatusCode.UNAUTHENTICATED, "fake istiod: another token is required")
         if fault == "garbage":
             return b"\xff\xff\xff no message"
-        encoded: bytes = messages()[1](cert_chain=self._chain(self.requests[-1], fault)).SerializeToString()
+        answer = ISTIO_CA["IstioCertificateResponse"](cert_chain=self._chain(self.requests[-1], fault))
+        encoded: bytes = answer.SerializeToString()
         return encoded
 
     def _note(self, body: bytes, context: grpc.ServicerContext) -> str | None:
-        request = messages()[0].FromString(body)
+        request = ISTIO_CA["IstioCertificateRequest"].FromString(body)
         headers = {name: str(value) for name, value in context.invocation_metadata()}
         credentials = headers.get("authorization", "")
         token = credentials.removeprefix("Bearer ") if credentials.startswith("Bearer ") else None

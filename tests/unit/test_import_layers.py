@@ -13,7 +13,7 @@ import pytest
 import pilot_agent
 
 PACKAGE = "pilot_agent"
-BOTTOM = ("errors", "values", "log", "clock")
+BOTTOM = ("errors", "values", "log", "clock", "protobuf", "discovery")
 LEFT_TO_RIGHT = ("settings", "node", "bootstrap")
 LAYERS = {
     **dict.fromkeys(BOTTOM, 0),

@@ -8,7 +8,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from pilot_agent.errors import IdentityError
-from pilot_agent.identity.options import CaOptions, Files, IdentityOptions, KeySpec, Renewal
+from pilot_agent.identity.keys import KeySpec
+from pilot_agent.identity.options import CaOptions, Files, IdentityOptions, Renewal
 from pilot_agent.values import HostPort
 from tests.support.authority import Authority
 from tests.support.clocks import ManualClock

@@ -14,8 +14,8 @@ from pilot_agent.identity import channel as channel_module
 from pilot_agent.identity.account import Account
 from pilot_agent.identity.ca import ATTEMPTS, IstiodCa
 from pilot_agent.identity.channel import LARGEST_FILE, read_file, system_bundle
-from pilot_agent.identity.keys import make_request
-from pilot_agent.identity.options import ISTIOD_NAME, CaOptions, Files, KeySpec
+from pilot_agent.identity.keys import KeySpec, make_request
+from pilot_agent.identity.options import ISTIOD_NAME, CaOptions, Files
 from pilot_agent.identity.tokens import Tokens, token_file
 from pilot_agent.values import HostPort
 from tests.support.authority import Authority

@@ -6,8 +6,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from pilot_agent.identity.keys import SigningRequest, make_request
-from pilot_agent.identity.options import KeySpec
+from pilot_agent.identity.keys import KeySpec, SigningRequest, make_request
 
 SPIFFE_ID = "spiffe://cluster.local/ns/foo/sa/bar"
 

@@ -23,7 +23,8 @@ from pilot_agent.errors import AgentError, IdentityError, SettingsError
 from pilot_agent.files.publish import publish_all
 from pilot_agent.identity.ca import Signer
 from pilot_agent.identity.certificate import check_pair, check_roots, why_unverified
-from pilot_agent.identity.keys import make_request
+from pilot_agent.identity.crypto import InProcess, LocallySigned
+from pilot_agent.identity.keys import KeySpec, make_request
 from pilot_agent.identity.local_ca import (
     CA_CERTIFICATE_NAME,
     CA_KEY_NAME,
@@ -32,7 +33,6 @@ from pilot_agent.identity.local_ca import (
     issue,
     read_ca,
 )
-from pilot_agent.identity.options import KeySpec
 from pilot_agent.identity.profile import BACKDATED_S, ORGANIZATION, is_trust_domain, trust_domain_of
 from tests.support.authority import Authority
 from tests.support.authority import key_pem as pkcs8_of
@@ -554,17 +554,17 @@ def test_the_files_are_read_anew_for_each_request(directory: Path, tmp_path: Pat
     assert (before == after, after) == (False, certificate_in(tmp_path / "other"))
 
 
-def test_it_signs_in_the_thread_it_is_given(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_signs_in_the_thread_it_is_given(directory: Path) -> None:
     threads: list[str] = []
-    real = LocalCa._sign
 
-    def noted(signer: LocalCa, csr: bytes, ttl_s: int) -> tuple[list[str], tuple[str, ...]]:
-        threads.append(threading.current_thread().name)
-        return real(signer, csr, ttl_s)
+    class Noted(InProcess):
+        @staticmethod
+        def sign_locally(directory: Path, csr: bytes, ttl_s: float, now: float) -> LocallySigned:
+            threads.append(threading.current_thread().name)
+            return InProcess.sign_locally(directory, csr, ttl_s, now)
 
-    monkeypatch.setattr(LocalCa, "_sign", noted)
     with ThreadPoolExecutor(1, thread_name_prefix="certificates") as executor:
-        signed(LocalCa(directory, clock(), executor=executor), request_for(ID))
+        signed(LocalCa(directory, clock(), executor=executor, crypto=Noted()), request_for(ID))
     assert threads == ["certificates_0"]
 
 

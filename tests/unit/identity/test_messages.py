@@ -2,7 +2,8 @@
 
 import pytest
 
-from pilot_agent.identity.messages import chain_in, messages, request_bytes
+from pilot_agent.identity.messages import chain_in, request_bytes
+from tests.support.described import ISTIO_CA
 
 CSR = b"-----BEGIN CERTIFICATE REQUEST-----\n"
 
@@ -45,11 +46,7 @@ def test_bytes_that_are_no_answer_are_refused(answer: bytes) -> None:
         chain_in(answer)
 
 
-def test_the_classes_know_their_names_and_can_be_read_back() -> None:
-    request_class, response_class = messages()
-    assert request_class.DESCRIPTOR.full_name == "istio.v1.auth.IstioCertificateRequest"
-    assert response_class.DESCRIPTOR.full_name == "istio.v1.auth.IstioCertificateResponse"
-    read = request_class.FromString(request_bytes(CSR, 2**40, "s"))
+def test_a_request_is_one_to_the_protobuf_library() -> None:
+    read = ISTIO_CA["IstioCertificateRequest"].FromString(request_bytes(CSR, 2**40, "s"))
     assert (read.csr, read.validity_duration) == (CSR.decode(), 2**40)
     assert dict(read.metadata) == {"CertSigner": "s"}
-    assert messages()[0] is request_class, "described once"

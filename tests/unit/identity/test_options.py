@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from pilot_agent.errors import SettingsError
-from pilot_agent.identity.options import CaOptions, Files, IdentityOptions, KeySpec, Renewal, work_out_identity
+from pilot_agent.identity.keys import KeySpec
+from pilot_agent.identity.options import CaOptions, Files, IdentityOptions, Renewal, work_out_identity
 from pilot_agent.values import HostPort
 from tests.unit.settings.told import told
 

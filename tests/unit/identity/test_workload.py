@@ -752,13 +752,13 @@ def test_a_trust_bundle_is_merged_and_renews_the_certificate(stand: Stand) -> No
         await stand.renewed(1)
         other = Authority("another mesh").pem
         stand.workload.set_trust_bundle([other, ROOT.pem])
-        assert stand.roots == merged_roots([other], [ROOT.pem])
+        await eventually_async(lambda: stand.roots == merged_roots([other], [ROOT.pem]))
         await stand.renewed(2)
         stand.workload.set_trust_bundle([f"\n{ROOT.pem}", other, other])
         await stand.look()
         assert stand.ca.calls == 2, "the same bundle is none"
         stand.workload.set_trust_bundle([])
-        assert stand.roots == ROOT.pem.strip().encode()
+        await eventually_async(lambda: stand.roots == ROOT.pem.strip().encode())
         await stand.renewed(3)
 
     stand.run(scenario)
@@ -770,6 +770,7 @@ def test_a_bundle_alone_is_no_roots(stand: Stand) -> None:
         await eventually_async(lambda: stand.ca.calls)
         other = Authority("another mesh").pem
         stand.workload.set_trust_bundle([other])
+        await eventually_async(lambda: stand.workload.bundle == (other.strip(),))
         assert stand.workload.roots.secret is None
         stand.ca.release()
         await stand.renewed(1)
@@ -785,8 +786,7 @@ def test_a_bundle_renews_nothing_that_comes_from_files(stand: Stand) -> None:
         await stand.look()
         other = Authority("another mesh").pem
         stand.workload.set_trust_bundle([other])
-        await stand.look()
-        assert stand.roots == merged_roots([other], [ROOT.pem])
+        await eventually_async(lambda: stand.roots == merged_roots([other], [ROOT.pem]))
 
     stand.signer = None
     stand.run(scenario)
@@ -811,10 +811,10 @@ def test_what_is_no_certificate_in_a_bundle_is_left_out(stand: Stand) -> None:
         other = Authority("another mesh").pem
         bad = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----"
         stand.workload.set_trust_bundle([bad, other, "no PEM"])
-        assert stand.roots == merged_roots([other], [ROOT.pem])
+        await eventually_async(lambda: stand.roots == merged_roots([other], [ROOT.pem]))
         await stand.renewed(2)
         stand.workload.set_trust_bundle([bad])
-        assert stand.roots == ROOT.pem.strip().encode()
+        await eventually_async(lambda: stand.roots == ROOT.pem.strip().encode())
 
     stand.run(scenario)
     assert stand.account.failures == {}

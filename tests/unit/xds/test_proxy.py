@@ -236,7 +236,7 @@ def test_a_response_that_is_no_message_ends_its_stream_with_words(proxied: Proxi
     istiod.ads.send_raw(b"\x0a\x7fshort")
     code, details = client.ended()
     assert code is grpc.StatusCode.INTERNAL
-    assert details == f"istiod {istiod.address} sent what is no xDS response: a field is longer than its message"
+    assert details == f"istiod {istiod.address} sent what is no xDS response: field 1 is longer than its message"
     assert proxied.account.problem == details
     again = proxied.stream()
     again.ask(CDS)
