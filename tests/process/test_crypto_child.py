@@ -16,7 +16,7 @@ from tests.process.test_pid1 import UNSHARE, needs_root, zombies
 from tests.support.agents import AgentProcess
 from tests.support.eventually import eventually
 from tests.support.fake_istiod import FakeIstiod
-from tests.support.identities import described, failures, prepare, serial
+from tests.support.identities import described, failures, gate, prepare, serial
 from tests.support.proc_tree import proc_tree
 
 MakeAgent = Callable[..., AgentProcess]
@@ -89,6 +89,7 @@ def test_killed_at_a_first_key_it_is_one_line_a_count_and_another_try(agent: Mak
     slow = {"ECC_SIGNATURE_ALGORITHM": "", "WORKLOAD_RSA_KEY_SIZE": "8192"}
     running = prepare(agent(), istiod, **slow).start()
     (child,) = eventually(lambda: children(running))
+    eventually(lambda: gate(running))  # the status port answers after the call was made
     os.kill(child, signal.SIGKILL)
     eventually(lambda: running.lines("no certificate: "), within=15)
     (line,) = running.lines("no certificate: ")
