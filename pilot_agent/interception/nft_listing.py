@@ -95,13 +95,19 @@ def _chain(lines: Iterator[str]) -> Chain:
         elif rules and line.startswith("\t\t\t"):
             rules[-1] += f" {line.strip()}"  # a set of a foreign rule, over several lines
         else:
-            rules.append(_without_what_goes_without_saying(line.strip()))
+            rules.append(_as_foretold(line.strip()))
     return Chain(base, tuple(rules))
 
 
-def _without_what_goes_without_saying(rule: str) -> str:
-    """`meta l4proto tcp` beside a port of tcp. nft 1.0.6 leaves it out; whether others do is a matter of version."""
+_NUMBERS = {"meta l4proto 6 ": "meta l4proto tcp ", "meta l4proto 17 ": "meta l4proto udp "}
+
+
+def _as_foretold(rule: str) -> str:
+    """Without what differs from one nft, or one image, to another."""
+    for number, name in _NUMBERS.items():
+        rule = rule.replace(number, name)  # in an image without /etc/protocols
     for protocol in ("tcp", "udp"):
+        # A port says its protocol. nft 1.0.6 and 1.1.3 leave out what says it again; whether all do is unknown.
         said = f"meta l4proto {protocol} "
         if said in rule and f" {protocol} " in f" {rule.replace(said, '', 1)}":
             return rule.replace(said, "", 1)

@@ -224,6 +224,17 @@ def test_moved_rules_are_told_as_moved(place: Place) -> None:
     assert difference.kind == "moved"
 
 
+def test_an_image_without_names_of_protocols_makes_no_difference(place: Place) -> None:
+    def bare(argv: Sequence[str], stdin: str = "", variables: Mapping[str, str] | None = None) -> Outcome:
+        hide = 'mount --bind /dev/null /etc/protocols; exec "$@"'
+        return RUN(["unshare", "--mount", "sh", "-c", hide, "sh", *argv], stdin, variables)
+
+    rules = rules_of("dns-tproxy")
+    place.apply(rules)
+    assert "meta l4proto 6 " in place.inside.call(lambda: bare(LIST)).output
+    assert place.inside.call(lambda: Nft(bare).plan(rules)) == Change((), ())
+
+
 FOREIGN = """
 table inet firewall {
 	chain input { type filter hook input priority 0; policy accept; ct state invalid counter drop; }

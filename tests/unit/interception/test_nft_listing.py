@@ -37,7 +37,8 @@ table inet istio-proxy-nat { # progname istio
 		meta l4proto tcp ip daddr 10.0.0.1 counter return
 		ip daddr vmap { 10.0.0.1 : accept,
 				10.0.0.2 : drop }
-		counter return
+		meta l4proto 6 counter return
+		meta l4proto 17 udp dport 53 counter return
 	}
 }
 table inet istio-proxy-other {
@@ -58,7 +59,9 @@ def test_our_tables_are_read_and_others_are_passed_over() -> None:
                 'oifname "lo" ip daddr != 127.0.0.1 tcp dport != 15008 meta skuid 1337 counter return',
                 "meta l4proto tcp ip daddr 10.0.0.1 counter return",
                 "ip daddr vmap { 10.0.0.1 : accept, 10.0.0.2 : drop }",
-                "counter return",
+                # As said in an image without /etc/protocols.
+                "meta l4proto tcp counter return",
+                "udp dport 53 counter return",
             ),
         ),
     }
