@@ -7,12 +7,21 @@ import socket
 from collections.abc import Iterable
 from dataclasses import replace
 
-from pilot_agent.interception.rules import Condition, Rule
+from pilot_agent.interception.rules import Condition, Rule, Verdict
 
 
 def canonical(rules: Iterable[Rule]) -> list[Rule]:
     """Raises ValueError for a name nobody knows; `options` has looked before."""
-    return [replace(rule, conditions=tuple(map(_condition, rule.conditions))) for rule in rules]
+    return [
+        replace(rule, conditions=tuple(map(_condition, rule.conditions)), verdict=_verdict(rule.verdict))
+        for rule in rules
+    ]
+
+
+def _verdict(verdict: Verdict) -> Verdict:
+    if verdict.action in ("redirect", "tproxy"):
+        return verdict._replace(value=str(port_number(verdict.value)))
+    return verdict
 
 
 def _condition(condition: Condition) -> Condition:
@@ -22,12 +31,24 @@ def _condition(condition: Condition) -> Condition:
         case "gid":
             value = str(group_id(condition.value))
         case "source" | "destination":
-            value = str(ipaddress.ip_network(condition.value, strict=False))
+            value = network(condition.value)
         case "port" | "source_port":
             value = ":".join(str(port_number(each)) for each in condition.value.split(":"))
+        case "ports":
+            value = ",".join(str(port_number(each)) for each in condition.value.split(","))
         case _:
             value = condition.value
     return condition._replace(value=value)
+
+
+def network(text: str) -> str:
+    """Written as the C library does, which iptables and nft both use: `::ffff:10.0.0.1`, where Python has hex digits.
+
+    Raises ValueError.
+    """
+    parsed = ipaddress.ip_network(text, strict=False)
+    family = socket.AF_INET if parsed.version == 4 else socket.AF_INET6
+    return f"{socket.inet_ntop(family, parsed.network_address.packed)}/{parsed.prefixlen}"
 
 
 def user_id(text: str) -> int:

@@ -1,8 +1,9 @@
 """The native nftables script: three tables of family inet, replaced in one transaction (reference iptables.md, 12)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from pilot_agent.interception.rules import Rule, nft_chain, nft_words
+from pilot_agent.interception.nft_words import chain_name, written
+from pilot_agent.interception.rules import Rule
 
 TABLES = ("nat", "mangle", "raw")
 """In the order in which they are written."""
@@ -34,7 +35,7 @@ def table_name(table: str) -> str:
 
 
 def script(rules: Sequence[Rule]) -> list[str]:
-    """Commands for `nft -f -`. A table without rules is not in it: `leftovers` has those."""
+    """Istio's commands for `nft -f -`. A table without rules is not in it: `removal` is for those."""
     lines: list[str] = []
     for table in TABLES:
         own = [rule for rule in rules if rule.table == table]
@@ -43,10 +44,14 @@ def script(rules: Sequence[Rule]) -> list[str]:
     return lines
 
 
-def leftovers(rules: Sequence[Rule]) -> list[str]:
-    """Commands that take away the tables these rules have no use for. With `add` first a missing one is no error."""
-    unused = [table for table in TABLES if not any(rule.table == table for rule in rules)]
-    return [f"{verb} table {table_name(table)}" for table in unused for verb in ("add", "delete")]
+def removal(tables: Iterable[str]) -> list[str]:
+    """Commands that take these tables away. With `add` first a missing one is no error."""
+    return [f"{verb} table {table_name(table)}" for table in tables for verb in ("add", "delete")]
+
+
+def hook(table: str, chain: str) -> str:
+    """Of a base chain; "" for one of our own."""
+    return _HOOKS.get((table, chain), "")
 
 
 def _table(table: str, rules: Sequence[Rule]) -> list[str]:
@@ -55,8 +60,8 @@ def _table(table: str, rules: Sequence[Rule]) -> list[str]:
     used = {rule.chain for rule in rules}
     for chain in _ORDER[table]:
         if chain in used:
-            hook = _HOOKS.get((table, chain))
-            lines.append(f"add chain {name} {nft_chain(chain)}" + (f" {{ {hook} ; }}" if hook else ""))
+            base = hook(table, chain)
+            lines.append(f"add chain {name} {chain_name(chain)}" + (f" {{ {base} ; }}" if base else ""))
     counts = dict.fromkeys(used, 0)
     for rule in rules:
         lines.append(_rule(name, rule, counts[rule.chain]))
@@ -66,7 +71,7 @@ def _table(table: str, rules: Sequence[Rule]) -> list[str]:
 
 def _rule(table: str, rule: Rule, before: int) -> str:
     """`before`: how many rules its chain has by then. nft counts from 0, and inserts only before one that is there."""
-    chain, words = nft_chain(rule.chain), nft_words(rule)
+    chain, words = chain_name(rule.chain), written(rule)
     if rule.index is None or before == 0 or rule.index - 1 >= before:
         return f"add rule {table} {chain} {words}"
     return f"insert rule {table} {chain} index {rule.index - 1} {words}"

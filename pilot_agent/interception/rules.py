@@ -1,10 +1,10 @@
-"""What a capture rule is, and its three written forms: as given to iptables, as iptables-save says it, as nft has it.
+"""What a capture rule is, and its written forms with iptables: as it is given, and as iptables-save says it.
 
 A rule is conditions, all of which must hold, and what is done then. Which rules are wanted is `build`'s to know.
-The forms are those of reference iptables.md, sections 5, 11 and 12, held by recordings of the original.
+The forms are those of reference iptables.md, sections 5 and 11, held by recordings of the original; those with nft are
+in `nft_words`.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -181,90 +181,3 @@ def _saved_verdict(rule: Rule, family: Family) -> list[str]:
 
 def _hex(number: str) -> str:
     return hex(int(number, 0))
-
-
-# As nft has it
-
-_NFT_ORDER: tuple[Kind, ...] = (
-    "in",
-    "out",
-    "protocol",
-    "source",
-    "destination",
-    "state",
-    "mark",
-    "connection_mark",
-    "port",
-    "source_port",
-    "ports",
-    "uid",
-    "gid",
-)
-_NFT_ORDER_RAW: tuple[Kind, ...] = ("port", "source_port", "source", "destination", "uid", "gid")
-_NFT_WORDS: dict[Kind, str] = {
-    "in": "iifname",
-    "out": "oifname",
-    "state": "ct state",
-    "mark": "mark",
-    "connection_mark": "ct mark",
-    "uid": "skuid",
-    "gid": "skgid",
-}
-
-
-def nft_words(rule: Rule) -> str:
-    """The body of `add rule`: conditions, counter, verdict."""
-    order = _NFT_ORDER_RAW if rule.table == "raw" else _NFT_ORDER
-    ordered = [each for kind in order for each in rule.conditions if each.kind == kind]
-    protocol = next((each.value for each in rule.conditions if each.kind == "protocol"), rule.nft_protocol)
-    words = [f"meta l4proto {rule.nft_protocol}"] if rule.nft_protocol else []
-    words += [text for each in ordered if (text := _nft_condition(rule, each, protocol))]
-    return " ".join([*words, *_nft_verdict(rule)])
-
-
-def _nft_condition(rule: Rule, condition: Condition, protocol: str) -> str:
-    kind, value, is_negated = condition
-    no = "!= " if is_negated else ""
-    match kind:
-        case "protocol":
-            return "" if rule.is_terse or value == "udp" else f"meta l4proto {value}"
-        case "source" | "destination":
-            family = "ip6" if ":" in value else "ip"
-            return f"{family} {'saddr' if kind == 'source' else 'daddr'} {no}{value}"
-        case "port" | "source_port":
-            return f"{protocol} {'sport' if kind == 'source_port' else 'dport'} {no}{value.replace(':', '-')}"
-        case "ports":
-            return f"{protocol} dport {no}{{ {value.replace(',', ', ')} }}"
-        case "uid" | "gid" if rule.table == "raw":
-            return f"meta {_NFT_WORDS[kind]} {no}{value}"
-        case "state":
-            return f"{_NFT_WORDS[kind]} {no}{value.lower()}"
-        case _:
-            return f"{_NFT_WORDS[kind]} {no}{value}"
-
-
-def _nft_verdict(rule: Rule) -> Sequence[str]:
-    action, value, mark = rule.verdict
-    match action:
-        case "jump":
-            return ["counter", "jump", nft_chain(value)]
-        case "redirect":
-            return ["counter", "redirect", "to", f":{value}"]
-        case "set_mark":
-            return ["counter", "meta", "mark", "set", value]
-        case "save_mark":
-            return ["counter", "ct", "mark", "set", "mark"]
-        case "restore_mark":
-            return ["counter", "meta", "mark", "set", "ct", "mark"]
-        case "tproxy":
-            family = "ip6" if rule.family == 6 else "ip"
-            return ["tproxy", family, "to", f":{value}", "meta", "mark", "set", mark, "counter", "accept"]
-        case "zone":
-            return ["counter", "ct", "zone", "set", value]
-        case _:
-            return ["counter", action]
-
-
-def nft_chain(chain: str) -> str:
-    """`ISTIO_OUTPUT_DNS` is `istio-output-dns` there, and `PREROUTING` `prerouting`."""
-    return chain.lower().replace("_", "-")
