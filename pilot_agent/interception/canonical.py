@@ -12,7 +12,20 @@ from pilot_agent.interception.rules import Condition, Rule
 
 def canonical(rules: Iterable[Rule]) -> list[Rule]:
     """Raises ValueError for a name nobody knows; `options` has looked before."""
-    return [replace(rule, conditions=tuple(map(_condition, rule.conditions))) for rule in rules]
+    return [_rule(rule) for rule in rules]
+
+
+def _rule(rule: Rule) -> Rule:
+    conditions = tuple(_condition(each) for each in rule.conditions if not _is_everywhere(each))
+    verdict = rule.verdict
+    if verdict.action in ("redirect", "tproxy"):
+        verdict = verdict._replace(value=str(port_number(verdict.value)))
+    return replace(rule, conditions=conditions, verdict=verdict)
+
+
+def _is_everywhere(condition: Condition) -> bool:
+    """0.0.0.0/0 and ::/0 are no condition at all: iptables leaves them out (measured, both back ends)."""
+    return condition.kind in ("source", "destination") and condition.value.endswith("/0") and not condition.is_negated
 
 
 def _condition(condition: Condition) -> Condition:
@@ -24,10 +37,17 @@ def _condition(condition: Condition) -> Condition:
         case "source" | "destination":
             value = str(ipaddress.ip_network(condition.value, strict=False))
         case "port" | "source_port":
-            value = ":".join(str(port_number(each)) for each in condition.value.split(":"))
+            value = _ports(condition.value)
+        case "ports":
+            value = ",".join(map(_ports, condition.value.split(",")))
         case _:
             value = condition.value
     return condition._replace(value=value)
+
+
+def _ports(text: str) -> str:
+    """A port or a range; one from a port to the same is the port."""
+    return ":".join(dict.fromkeys(str(port_number(each)) for each in text.split(":")))
 
 
 def user_id(text: str) -> int:
