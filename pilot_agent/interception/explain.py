@@ -34,12 +34,16 @@ def observed(tables: SavedTables, incompatible: Collection[str] = ()) -> Tables:
     }
     for table in incompatible:
         text = f"rules of table {table} that were made with nft and that iptables-save can't say"
-        found[table] = {chain: Chain([Unknown(table, chain, text)]) for chain in BUILT_IN_CHAINS}
+        found[table] = {chain: Chain([Unknown(table, "", text)]) for chain in BUILT_IN_CHAINS}
     return found
 
 
 def wanted(chains: Chains, family: Family, *, is_native: bool = False) -> Tables:
-    """Canonical rules of `ruleset.chains_of`, this family's of them. `is_native`: as the nftables script has them."""
+    """Canonical rules of `ruleset.chains_of`, this family's of them.
+
+    Of iptables' rules there are none for IPv6 unless the capture has it. `is_native`: as the nftables script has them,
+    of which the rules that name no address are for both families always.
+    """
     return {
         table: {
             name: Chain([_native(rule) if is_native else rule for rule in rules if rule.family in (None, family)])
@@ -152,7 +156,7 @@ class _Walk:
             if holds is False:
                 continue
             if isinstance(rule, Unknown):
-                if self._is_settled_by_unknown(rule, number, holds):
+                if self._is_settled_by_unknown(name, number, rule, holds):
                     return True
                 continue
             if holds is None:
@@ -198,15 +202,16 @@ class _Walk:
         else:
             self._destination = None  # an address of the interface, which is not known here
 
-    def _is_settled_by_unknown(self, rule: Unknown, number: int, holds: bool | None) -> bool:
-        if rule.target in _HARMLESS and rule.text.startswith("-A"):
+    def _is_settled_by_unknown(self, name: str, number: int, rule: Unknown, holds: bool | None) -> bool:
+        is_readable = bool(rule.chain)
+        if is_readable and rule.target in _HARMLESS:
             if holds:
-                self._step(rule.chain, number, rule.text, "none", "goes on")
+                self._step(name, number, rule.text, "none", "goes on")
             return False
         if rule.target == "REJECT" and holds:
-            self._end = ("dropped", self._step(rule.chain, number, rule.text, "drop", "refused"))
+            self._end = ("dropped", self._step(name, number, rule.text, "drop", "refused"))
             return True
-        return self._give_up(rule.chain, number, rule.text)
+        return self._give_up(name, number, rule.text)
 
     def _give_up(self, chain: str, number: int, text: str) -> bool:
         self._end = ("unknown", self._step(chain, number, text, "unknown", "not understood"))

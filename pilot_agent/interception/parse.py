@@ -31,7 +31,7 @@ SavedTables = dict[str, dict[str, SavedChain]]
 class Unknown(NamedTuple):
     """A rule that is not one of ours can be. `conditions`: those that are understood, `is_understood`: all of them are.
 
-    `target`: of -j or -g, without its options; "" where there is none, or where the line can't be read.
+    `target`: of -j or -g, without its options; "" where there is none. `chain`: "" where the line can't be read.
     """
 
     table: str

@@ -72,7 +72,7 @@ def ruled(two: Stand, name: str, back_end: str) -> Iterator[Ruled]:
     native = back_end == NATIVE
     told = {
         family: wanted(chains_of(own if native else of_family(own, family)), family, is_native=native)
-        for family in families
+        for family in (FAMILIES if native else families)
     }
     believed: list[dict[Family, Tables]] = [told]
     has_routes = capture.is_tproxy and bool(capture.inbound_ports)
@@ -220,7 +220,7 @@ NAMES = [
 CASES = [
     *((name, NFT) for name in NAMES),
     *((name, LEGACY) for name in ("default-dual", "tproxy-dual", "dns-all-dual", "kitchen-sink")),
-    *((name, NATIVE) for name in ("default-dual", "tproxy-dual", "dns-all-dual", "kitchen-sink")),
+    *((name, NATIVE) for name in ("default-v4", "default-dual", "tproxy-dual", "dns-all-dual", "kitchen-sink")),
 ]
 
 
