@@ -7,21 +7,28 @@ import socket
 from collections.abc import Iterable
 from dataclasses import replace
 
-from pilot_agent.interception.rules import Condition, Rule, Verdict
+from pilot_agent.interception.rules import Condition, Rule
 
 
-def canonical(rules: Iterable[Rule]) -> list[Rule]:
-    """Raises ValueError for a name nobody knows; `options` has looked before."""
-    return [
-        replace(rule, conditions=tuple(map(_condition, rule.conditions)), verdict=_verdict(rule.verdict))
-        for rule in rules
-    ]
+def canonical(rules: Iterable[Rule], *, is_nft: bool = False) -> list[Rule]:
+    """Raises ValueError for a name nobody knows; `options` has looked before.
+
+    `is_nft`: as native nft has them, which keeps 0.0.0.0/0 and ::/0; iptables leaves them out (measured).
+    """
+    return [_rule(rule, is_nft=is_nft) for rule in rules]
 
 
-def _verdict(verdict: Verdict) -> Verdict:
+def _rule(rule: Rule, *, is_nft: bool) -> Rule:
+    conditions = tuple(_condition(each) for each in rule.conditions if is_nft or not _is_everywhere(each))
+    verdict = rule.verdict
     if verdict.action in ("redirect", "tproxy"):
-        return verdict._replace(value=str(port_number(verdict.value)))
-    return verdict
+        verdict = verdict._replace(value=str(port_number(verdict.value)))
+    return replace(rule, conditions=conditions, verdict=verdict)
+
+
+def _is_everywhere(condition: Condition) -> bool:
+    """0.0.0.0/0 and ::/0 are no condition at all."""
+    return condition.kind in ("source", "destination") and condition.value.endswith("/0") and not condition.is_negated
 
 
 def _condition(condition: Condition) -> Condition:
@@ -33,9 +40,9 @@ def _condition(condition: Condition) -> Condition:
         case "source" | "destination":
             value = network(condition.value)
         case "port" | "source_port":
-            value = ":".join(str(port_number(each)) for each in condition.value.split(":"))
+            value = _ports(condition.value)
         case "ports":
-            value = ",".join(str(port_number(each)) for each in condition.value.split(","))
+            value = ",".join(map(_ports, condition.value.split(",")))
         case _:
             value = condition.value
     return condition._replace(value=value)
@@ -49,6 +56,11 @@ def network(text: str) -> str:
     parsed = ipaddress.ip_network(text, strict=False)
     family = socket.AF_INET if parsed.version == 4 else socket.AF_INET6
     return f"{socket.inet_ntop(family, parsed.network_address.packed)}/{parsed.prefixlen}"
+
+
+def _ports(text: str) -> str:
+    """A port or a range; one from a port to the same is the port."""
+    return ":".join(dict.fromkeys(str(port_number(each)) for each in text.split(":")))
 
 
 def user_id(text: str) -> int:

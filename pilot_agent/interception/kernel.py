@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 
 from pilot_agent.errors import InterceptionError
 from pilot_agent.interception.execute import Outcome, Run
+from pilot_agent.interception.parse import parse_save
 from pilot_agent.interception.plan import Tables, has_own
 from pilot_agent.interception.rules import Family
 
@@ -59,11 +60,18 @@ class Iptables:
         return Reading(backend, tables)
 
     def _saved(self, backend: Backend, family: Family) -> Tables:
+        return {
+            table: {name: chain.lines for name, chain in chains.items()}
+            for table, chains in parse_save(self.said(backend, family)).items()
+        }
+
+    def said(self, backend: Backend, family: Family) -> str:
+        """All of iptables-save. Raises InterceptionError."""
         command = f"{binary(backend, family)}-save"
         outcome = self._run([command])
         if outcome.code != 0:
             raise InterceptionError(f"{command}: {explained(outcome, command)}")
-        return parse_save(outcome.output)
+        return outcome.output
 
     def restore(self, backend: Backend, family: Family, text: str) -> None:
         """Raises InterceptionError in one line; what its text says of later tables has not been done then."""
@@ -117,21 +125,6 @@ def _preferred(usable: Sequence[Reading]) -> Reading:
         return ours[0]
     legacy = next((each for each in usable if each.backend == "legacy"), None)
     return legacy if legacy is not None and legacy.has_rules and not ours else usable[0]
-
-
-def parse_save(text: str) -> dict[str, dict[str, list[str]]]:
-    """Tables, chains and lines of iptables-save; without policies, counters and comments of its own."""
-    found: dict[str, dict[str, list[str]]] = {}
-    chains: dict[str, list[str]] = {}
-    for line in text.splitlines():
-        if line.startswith("*"):
-            chains = found.setdefault(line[1:].strip(), {})
-        elif line.startswith(":"):
-            chains.setdefault(line[1:].split()[0], [])
-        elif line.startswith(("-A ", "[")):
-            rule = re.sub(r"^\[\d+:\d+\] ", "", line).rstrip()
-            chains.setdefault(rule.split()[1], []).append(rule)
-    return found
 
 
 _MODULES = (

@@ -36,7 +36,7 @@ Tables = dict[str, Table]
 def foretold(rules: Sequence[Rule]) -> Tables:
     """What nft will list when the kernel has these rules and no others. Raises ValueError for an unknown name."""
     found: dict[str, dict[str, list[Rule]]] = {}
-    for rule in canonical(rules):
+    for rule in canonical(rules, is_nft=True):
         chain = found.setdefault(rule.table, {}).setdefault(rule.chain, [])
         chain.insert(len(chain) if rule.index is None else rule.index - 1, rule)
     return {

@@ -141,15 +141,17 @@ _FIRST: tuple[Kind, ...] = ("source", "destination", "in", "out", "protocol")
 
 def saved(rule: Rule, family: Family) -> str:
     """`-A CHAIN ...`, in the order and with the words of iptables-save."""
-    first = [each for kind in _FIRST for each in rule.conditions if each.kind == kind]
-    rest = [each for each in rule.conditions if each.kind not in _FIRST]
     protocol = next((each.value for each in rule.conditions if each.kind == "protocol"), "")
     words = ["-A", rule.chain]
-    for each in first:
-        words += [*(["!"] if each.is_negated else []), *_WORDS[each.kind], each.value]
-    for each in rest:
+    for each in saved_conditions(rule):
         words += _saved_match(each, protocol)
     return " ".join([*words, "-j", *_saved_verdict(rule, family)])
+
+
+def saved_conditions(rule: Rule) -> list[Condition]:
+    """In the order of iptables-save."""
+    first = [each for kind in _FIRST for each in rule.conditions if each.kind == kind]
+    return first + [each for each in rule.conditions if each.kind not in _FIRST]
 
 
 def _saved_match(condition: Condition, protocol: str) -> list[str]:
