@@ -3,9 +3,10 @@
 Owns words, flags and what is printed; the work is `interception.run`.
 """
 
+import ipaddress
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -19,14 +20,17 @@ from pilot_agent.errors import (
     InterceptionError,
     UsageError,
 )
+from pilot_agent.interception.canonical import group_id, user_id
 from pilot_agent.interception.execute import Commands, inside
+from pilot_agent.interception.explanation import Packet
 from pilot_agent.interception.options import Machine, Options, work_out
-from pilot_agent.interception.run import Interception, config_lines, environment_lines, network_namespace, told
+from pilot_agent.interception.run import Interception, config_lines, environment_lines, network_namespace
 from pilot_agent.log import Log, Scope
 
 ACTIONS = ("plan", "status", "explain")
 RESOLV_CONF = Path("/etc/resolv.conf")
 HIGHEST_PORT = 65535
+SOURCE_PORT = 40000
 NOT_CAPTURED = (
     "iptables validation failed; workload is not ready for Istio. The rules of this pod are missing or wrong: with "
     "Istio's CNI the pod was perhaps started before the plug-in was there, and must be made anew "
@@ -101,19 +105,60 @@ def _act(action: str, parsed: Parsed, options: Options, log: Scope) -> int:
     if action == "status":
         return EXIT_DIFFERS if _show(interception, wants_json=parsed.values["wants_json"]) else EXIT_OK
     if action == "explain":
-        raise UsageError("explain is not in this version yet")
+        return _explain(interception, parsed, options)
     return _run(interception, options, log)
 
 
 def _show(interception: Interception, *, wants_json: bool) -> int:
     """How many changes there would be."""
-    intention = interception.intention()
+    outlook = interception.outlook()
     if wants_json:
-        print(json.dumps(intention.described(), indent=2))
+        print(json.dumps(outlook.data(), indent=2))
     else:
-        for line in told(intention):
+        for line in outlook.lines():
             print(line)
-    return intention.changes
+    return outlook.changes
+
+
+def _explain(interception: Interception, parsed: Parsed, options: Options) -> int:
+    explanation = interception.explain(_packet(parsed, options), is_planned=parsed.values["planned"])
+    print(json.dumps(explanation.as_json(), indent=2) if parsed.values["wants_json"] else explanation.as_text())
+    return EXIT_OK
+
+
+def _packet(parsed: Parsed, options: Options) -> Packet:
+    """What is not said is as in a pod: its own address, eth0, a user that is not the proxy's."""
+    values = parsed.values
+    is_sent = not values["interface"]
+    destination = _address(values["destination"], "destination")
+    is_own = destination.is_loopback or str(destination) in {each.partition("%")[0] for each in _addresses()}
+    if is_sent:
+        source = _address(values["source"] or (str(destination) if is_own else options.host_ip), "source")
+        interface = values["out_interface"] or ("lo" if is_own else "eth0")
+    else:
+        source, interface = _address(values["source"], "source"), values["interface"]
+    if source.version != destination.version:
+        raise UsageError(f"--source {source} and --destination {destination} are of two families")
+    uid = _owner(values["uid"], "uid", user_id) if is_sent else None
+    gid = _owner(values["gid"] or values["uid"], "gid", group_id) if is_sent else None
+    protocol = values["protocol"]
+    return Packet(is_sent, protocol, str(source), str(destination), values["port"], SOURCE_PORT, interface, uid, gid)
+
+
+def _address(text: str, flag: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    if not text:
+        raise UsageError(f"explain needs --{flag}")
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        raise UsageError(f"invalid value for --{flag}: {text!r} is no IP address") from None
+
+
+def _owner(text: str, flag: str, number: Callable[[str], int]) -> int:
+    try:
+        return number(text or "0")
+    except ValueError as error:
+        raise UsageError(f"invalid value for --{flag}: {error}") from None
 
 
 def _run(interception: Interception, options: Options, log: Scope) -> int:

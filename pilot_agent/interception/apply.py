@@ -35,14 +35,13 @@ class Intention(NamedTuple):
     def changes(self) -> int:
         return sum(len(step.plan.changes) for step in self.steps)
 
-    def described(self) -> dict[str, Any]:
-        """For JSON: {"backend", "matches", "changes": [{"command", "family", "kind", "table", "chain", "text"}]}."""
-        changes = [
+    def described(self) -> list[dict[str, Any]]:
+        """For JSON: {"command", "family", "kind", "table", "chain", "text"} of each change."""
+        return [
             {"command": binary(step.backend, step.plan.family), **change.described(step.plan.family)}
             for step in self.steps
             for change in step.plan.changes
         ]
-        return {"backend": self.backend, "matches": not changes, "changes": changes}
 
 
 def intend(
