@@ -76,7 +76,7 @@ class Commands:
 def inside(network_namespace: Path) -> Iterator[None]:
     """The calling thread, and every command it runs, is in the namespace of this file, such as /run/netns/X.
 
-    Other threads stay where they are. Raises InterceptionError.
+    Other threads stay where they are; one that is started inside stays inside. Raises InterceptionError.
     """
     try:
         before = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)

@@ -19,6 +19,7 @@ def own() -> str:
 def test_inside_is_for_one_thread_and_its_commands() -> None:
     before = own()
     with namespace("inside") as made, ThreadPoolExecutor(1) as others:
+        assert others.submit(own).result() == before  # the other thread is there from now on
         with inside(Path("/run/netns", made.name)):
             there = own()
             assert there != before
