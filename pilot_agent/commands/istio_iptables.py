@@ -6,6 +6,7 @@ Owns words, flags and what is printed; the work is `interception.run`.
 import ipaddress
 import json
 import os
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -49,8 +50,11 @@ def run(parsed: Parsed) -> int:
             if namespace is not None:
                 stack.enter_context(inside(namespace))
             options = work_out(parsed.values, parsed.given, os.environ, _machine())
-            for warning in options.warnings:
-                log.warn(warning)
+            for warning in options.warnings if not options.values["cleanup_only"] else ():
+                if action:
+                    print(f"Warning: {warning}", file=sys.stderr)  # standard output is for the answer
+                else:
+                    log.warn(warning)
             return _act(action, parsed, options, log)
     except InterceptionError as error:
         log.error(str(error))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from pilot_agent.errors import InterceptionError
-from pilot_agent.interception.execute import Outcome, Run
+from pilot_agent.interception.execute import CommandMissing, Outcome, Run
 from pilot_agent.interception.parse import parse_save
 from pilot_agent.interception.plan import Tables, has_own
 from pilot_agent.interception.rules import Family
@@ -31,6 +31,7 @@ class Reading(NamedTuple):
     backend: Backend
     tables: Mapping[Family, Tables]
     problem: str | None = None
+    is_installed: bool = True
 
     @property
     def has_ours(self) -> bool:
@@ -55,7 +56,7 @@ class Iptables:
                 tables[family] = self._saved(backend, family)
             except InterceptionError as error:
                 if family == 4 or needs_ipv6:
-                    return Reading(backend, {}, str(error))
+                    return Reading(backend, {}, str(error), not isinstance(error, CommandMissing))
                 tables[family] = {}
         return Reading(backend, tables)
 
@@ -112,7 +113,9 @@ def choose(iptables: Iptables, forced: str, *, needs_ipv6: bool) -> Choice:
     elif not usable:
         chosen = iptables.read("plain", needs_ipv6=needs_ipv6)
         if chosen.problem is not None:
-            raise InterceptionError(chosen.problem)
+            # Of one that is installed the reason it can't be used says more than that another one is not.
+            problems = [each for each in (nft, legacy, chosen) if each.is_installed] or [chosen]
+            raise InterceptionError(str(problems[0].problem))
     else:
         chosen = _preferred(usable)
     other = next((each for each in usable if each is not chosen and each.has_ours), None)

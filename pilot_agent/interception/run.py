@@ -126,6 +126,7 @@ class Interception:
             lines = [
                 line
                 for table, chains in sorted(reading.tables.get(family, {}).items())
+                if any(chains.values())
                 for line in (f"*{table}", *(line for each in chains.values() for line in each))
             ]
             self._show(f"Final iptables state (IPv{family}):", lines)
