@@ -105,7 +105,7 @@ def test_without_a_suffix_whatever_iptables_is_will_do() -> None:
 def test_ipv6_that_can_not_be_read_matters_where_it_is_needed() -> None:
     there = {**BOTH, "ip6tables_nft_save": "no IPv6", "ip6tables_legacy_save": "no IPv6"}
     assert choose(Iptables(Installed(**there)), "", needs_ipv6=False).reading.tables[6] == {}  # type: ignore[arg-type]
-    with pytest.raises(InterceptionError, match="^ip6tables-nft-save: no IPv6"):
+    with pytest.raises(InterceptionError, match=r"^ip6tables-nft-save: no IPv6"):
         choose(Iptables(Installed(**there)), "", needs_ipv6=True)  # type: ignore[arg-type]
 
 
