@@ -1,15 +1,19 @@
 """What `explain` foretells of random packets is where the kernel has them land, for Istio's recorded rules.
 
-Both back ends of iptables and native nftables, IPv4 and IPv6, sent by the pod and arriving there.
+Both back ends of iptables and native nftables, IPv4 and IPv6, sent by the pod and arriving there; and the rules that
+`explain` says have matched are those whose counters went up.
 """
 
+import re
+import socket
+import struct
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal, NamedTuple, cast
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pilot_agent.interception.build import build, of_family
@@ -20,10 +24,12 @@ from pilot_agent.interception.nftables import script
 from pilot_agent.interception.parse import parse_save
 from pilot_agent.interception.rules import Family
 from pilot_agent.interception.ruleset import chains_of, restore_text
+from tests.support.eventually import eventually
 from tests.support.landings import (
     INBOUND,
     INTERFACES,
     OUTBOUND,
+    PATIENCE_SECONDS,
     PEER,
     POD,
     TCP_PORTS,
@@ -45,6 +51,8 @@ FAR = {
     4: ["10.9.0.2", "10.1.0.2", "11.0.0.2", "172.16.5.9", "172.17.0.2", "10.255.255.53"],
     6: ["fd00:10::2", "fd00:10:1::2", "fd00:99::2"],
 }
+WORLD = {4: ["10.8.0.9", "11.0.0.9", "12.0.0.9"], 6: ["fd00:10::9", "fd00:98::9"]}
+"""Nobody's."""
 LOOPBACK = {4: ["127.0.0.1", "127.0.0.6", "127.1.2.3"], 6: ["::1", "::6"]}
 NFT, LEGACY, NATIVE = "nft", "legacy", "native"
 EXAMPLES = 25
@@ -85,8 +93,7 @@ def ruled(two: Stand, name: str, back_end: str) -> Iterator[Ruled]:
             feed(two, ["nft", "-f", "-"], "\n".join(script(rules)))
         else:
             for family in families:
-                tool = "iptables" if family == 4 else "ip6tables"
-                feed(two, [f"{tool}-{back_end}-restore", "--noflush"], restore_text(of_family(rules, family)))
+                feed(two, [f"{tool(family)}-{back_end}-restore", "--noflush"], restore_text(of_family(rules, family)))
             believed.append({family: saved(two, family, back_end) for family in FAMILIES})
         if has_routes:
             for family in FAMILIES:
@@ -95,8 +102,8 @@ def ruled(two: Stand, name: str, back_end: str) -> Iterator[Ruled]:
     finally:
         feed(two, ["nft", "flush", "ruleset"])
         if back_end == LEGACY:
-            for tool in ("iptables", "ip6tables"):
-                feed(two, [f"{tool}-legacy-restore"], "*raw\nCOMMIT\n*mangle\nCOMMIT\n*nat\nCOMMIT\n")
+            for family in FAMILIES:
+                feed(two, [f"{tool(family)}-legacy-restore"], "*raw\nCOMMIT\n*mangle\nCOMMIT\n*nat\nCOMMIT\n")
         if has_routes:
             for family in FAMILIES:
                 ip(two, family, *(each.replace("add", "del").format(everywhere(family)) for each in routes))
@@ -109,7 +116,11 @@ def feed(two: Stand, argv: list[str], text: str = "") -> str:
 
 
 def saved(two: Stand, family: Family, back_end: str) -> Tables:
-    return observed(parse_save(feed(two, [f"{'iptables' if family == 4 else 'ip6tables'}-{back_end}-save"])))
+    return observed(parse_save(feed(two, [f"{tool(family)}-{back_end}-save"])))
+
+
+def tool(family: int) -> str:
+    return "iptables" if family == 4 else "ip6tables"
 
 
 def ip(two: Stand, family: Family, *lines: str) -> None:
@@ -131,7 +142,7 @@ PROTOCOLS = st.sampled_from(["tcp", "tcp", "tcp", "udp"])
 
 @st.composite
 def sent(draw: st.DrawFn) -> Sending:
-    """By a process of the pod."""
+    """By a process of the pod, to itself or to elsewhere."""
     family = draw(st.sampled_from(FAMILIES))
     protocol = draw(PROTOCOLS)
     own = [*OWN[family], *LOOPBACK[family]]
@@ -162,6 +173,15 @@ def arriving(draw: st.DrawFn) -> Sending:
     return Sending(protocol, destination, port, peer_address(family, device), device=device)
 
 
+@st.composite
+def forwarded(draw: st.DrawFn) -> Sending:
+    """To the world by way of the pod, as a virtual machine in it does."""
+    family = draw(st.sampled_from(FAMILIES))
+    device = draw(st.sampled_from(INTERFACES))
+    destination = draw(st.sampled_from(WORLD[family]))
+    return Sending("tcp", destination, draw(st.sampled_from(TCP_PORTS)), peer_address(family, device), device=device)
+
+
 def packet_of(side: str, sending: Sending, source: tuple[str, int]) -> Packet:
     family: Family = 6 if ":" in sending.destination else 4
     is_sent = side == POD
@@ -176,6 +196,7 @@ def packet_of(side: str, sending: Sending, source: tuple[str, int]) -> Packet:
         sending.uid if is_sent else None,
         sending.gid if is_sent else None,
         mark=sending.mark,
+        is_forwarded=sending.destination in WORLD[family],
     )
 
 
@@ -229,8 +250,13 @@ def test_packets_land_where_it_is_foretold(two: Stand, name: str, back_end: str)
     with ruled(two, name, back_end) as rules:
 
         @settings(max_examples=EXAMPLES, database=None)
-        @given(st.tuples(st.just(POD), sent()) | st.tuples(st.just(PEER), arriving()))
+        @given(st.tuples(st.just(POD), sent()) | st.tuples(st.just(PEER), arriving() | forwarded()))
         def check(sending: tuple[str, Sending]) -> None:
+            if sending[1].destination in WORLD[4] + WORLD[6]:
+                # Nobody is there who could tell that it was not caught: no packet without a landing.
+                unsent = packet_of(*sending, (sending[1].source, 0))
+                landing = explain(rules.believed[0].get(unsent.family, {}), unsent, rules.local_marks)
+                assume(landing.port is not None)
             landed = two.send(*sending)
             packet = packet_of(*sending, landed.source)
             for believed in rules.believed:
@@ -238,3 +264,137 @@ def test_packets_land_where_it_is_foretold(two: Stand, name: str, back_end: str)
                 assert place(foretold) == (landed.side, landed.port), foretold.as_text()
 
         check()
+
+
+# Counters: which rules matched, not only what came of it
+
+
+@pytest.mark.parametrize("back_end", [NFT, LEGACY])
+@pytest.mark.parametrize("name", ["tproxy-dual", "dns-resolvconf-dual", "dns-tproxy", "kitchen-sink"])
+def test_the_rules_that_match_are_those_that_count(two: Stand, name: str, back_end: str) -> None:
+    with ruled(two, name, back_end) as rules:
+
+        @settings(max_examples=8, database=None)
+        @given(st.tuples(st.just(POD), sent()) | st.tuples(st.just(PEER), arriving()))
+        def check(sending: tuple[str, Sending]) -> None:
+            family: Family = 6 if ":" in sending[1].destination else 4
+            for table in rules.believed[1][family]:
+                feed(two, [f"{tool(family)}-{back_end}", "-t", table, "-Z"])
+            packet = packet_of(*sending, two.send(*sending).source)
+            counted = counted_rules(feed(two, [f"{tool(family)}-{back_end}-save", "-c"]))
+            for believed in rules.believed:
+                foretold = explain(believed.get(family, {}), packet, rules.local_marks)
+                matched = {(step.table, step.rule) for passage in foretold.path for step in passage.steps}
+                assert matched <= counted, foretold.as_text()
+                # The packets behind the first, and answers, pass raw and mangle as well, but not nat.
+                more = {
+                    each for each in counted - matched if each[0] == "nat" or not has_more_packets(packet, foretold)
+                }
+                assert more == set(), foretold.as_text()
+
+        check()
+
+
+def has_more_packets(packet: Packet, explanation: Explanation) -> bool:
+    return packet.protocol == "tcp" or explanation.lands == "dns"
+
+
+def counted_rules(text: str) -> set[tuple[str, str]]:
+    """Table and line of the rules that matched anything."""
+    table, found = "", set()
+    for line in text.splitlines():
+        if line.startswith("*"):
+            table = line[1:]
+        elif (match := re.fullmatch(r"\[(\d+):\d+\] (-A .*)", line)) and int(match[1]):
+            found.add((table, match[2]))
+    return found
+
+
+# Foreign rules in between
+
+FOREIGN = [
+    ("filter", "-I OUTPUT -p tcp --dport 443 -j REJECT"),
+    ("filter", "-I INPUT -p tcp --dport 15001 -j DROP"),
+    ("filter", "-I INPUT -i lo -p tcp -d {lo} --dport 15006 -j DROP"),
+    ("filter", "-I OUTPUT -o eth0 -p tcp --dport 15001 -j DROP"),
+    ("filter", ":INPUT DROP\n-I INPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT"),
+    ("filter", "-I INPUT ! -i eth+ -j ACCEPT"),
+    ("mangle", "-I INPUT -p udp --dport 15053:15060 -j DROP"),
+    ("mangle", "-I POSTROUTING -o eth+ -p tcp --dport 22 -j DROP"),
+    ("mangle", "-I OUTPUT -m owner --gid-owner 888 -j MARK --set-mark 5"),
+    ("mangle", "-I PREROUTING -i lo -m mark --mark 5 -j DROP"),
+    ("nat", "-I OUTPUT -m owner --uid-owner 1000 -p tcp -j REDIRECT --to-ports 8080"),
+    ("nat", "-I OUTPUT -m owner --uid-owner 0-5 -j RETURN"),
+    ("nat", '-I PREROUTING -p tcp -m multiport --dports 80:90,443 -m comment --comment "a b" -j ACCEPT'),
+    ("nat", "-A PREROUTING -i lo -p tcp -j REDIRECT --to-ports 9999"),
+]
+
+
+@given(data=st.data())
+@settings(max_examples=40, database=None)
+def test_foreign_rules_in_between(two: Stand, data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from(["default-dual", "tproxy-dual", "dns-all-dual"]))
+    added = data.draw(st.lists(st.sampled_from(FOREIGN), unique=True, max_size=4))
+    with ruled(two, name, NFT) as rules:
+        for family, local in ((4, "127.0.0.1"), (6, "::1")):
+            feed(two, [f"{tool(family)}-nft-restore", "--noflush"], "".join(restored(added, local)))
+        tables = {family: saved(two, family, NFT) for family in FAMILIES}
+        for _ in range(5):
+            side, sending = data.draw(
+                st.tuples(st.just(POD), sent()) | st.tuples(st.just(PEER), arriving()), label="packet"
+            )
+            unsent = packet_of(side, sending, (sending.source or sending.destination, 29000))
+            # Where nothing is to be seen it is not looked for long.
+            lands = explain(tables[unsent.family], unsent, rules.local_marks).lands
+            landed = two.send(side, sending, within=0.1 if lands in ("dropped", "unknown") else PATIENCE_SECONDS)
+            packet = packet_of(side, sending, landed.source)
+            foretold = explain(tables[packet.family], packet, rules.local_marks)
+            if foretold.lands != "unknown":
+                expected = ("", 0) if foretold.lands == "dropped" else place(foretold)
+                assert (landed.side, landed.port) == expected, foretold.as_text()
+
+
+def restored(added: list[tuple[str, str]], local: str) -> Iterator[str]:
+    for table, line in added:
+        yield f"*{table}\n" + line.format(lo=local) + "\nCOMMIT\n"
+
+
+# Packets that belong to no connection
+
+SYN_AND_FIN = 0x03
+
+
+@pytest.mark.parametrize(("name", "lands"), [("drop-invalid", "dropped"), ("default-v4", "direct")])
+def test_an_invalid_packet(two: Stand, name: str, lands: str) -> None:
+    """Dropped if that is wanted; else nat is not asked about it."""
+    source, destination = peer_address(4, "eth0"), pod_address(4, "eth0")
+
+    def throw() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP) as raw:
+            raw.sendto(segment(source, destination, SYN_AND_FIN), (destination, 0))
+
+    def count() -> set[tuple[str, str]]:
+        return counted_rules(feed(two, ["iptables-nft-save", "-c"]))
+
+    with ruled(two, name, NFT) as rules:
+        feed(two, ["iptables-nft", "-t", "raw", "-A", "PREROUTING", "-p", "tcp", "--dport", "80"])
+        two.peer.call(throw)
+        seen = ("raw", "-A PREROUTING -p tcp -m tcp --dport 80")
+        eventually(lambda: seen in count())
+        foretold = explain(
+            rules.believed[1][4], Packet(False, "tcp", source, destination, 80, 29999, "eth0", state="INVALID")
+        )
+        assert foretold.lands == lands
+        assert count() - {seen} == {(step.table, step.rule) for passage in foretold.path for step in passage.steps}
+
+
+def segment(source: str, destination: str, flags: int) -> bytes:
+    """Of TCP, from port 29999 to 80."""
+
+    def written(checksum: int) -> bytes:
+        return struct.pack("!HHIIBBHHH", 29999, 80, 1, 0, 5 << 4, flags, 1000, checksum, 0)
+
+    ends = socket.inet_aton(source) + socket.inet_aton(destination) + struct.pack("!HH", socket.IPPROTO_TCP, 20)
+    total = sum(struct.unpack("!16H", ends + written(0)))
+    total = (total & 0xFFFF) + (total >> 16)
+    return written(~((total & 0xFFFF) + (total >> 16)) & 0xFFFF)

@@ -4,6 +4,7 @@ A socket belongs to the namespace, and to the user and the group, of the thread 
 thread, and no process. The port of the sender is never used twice, for conntrack remembers.
 """
 
+import contextlib
 import ctypes
 import itertools
 import select
@@ -100,12 +101,12 @@ class Stand:
         self._listeners[made.fileno()] = (side, port, made)
         self._poll.register(made, select.EPOLLIN)
 
-    def send(self, side: str, sending: Sending) -> Landed:
-        """A connection, or a datagram; both are seen to get their answer."""
+    def send(self, side: str, sending: Sending, within: float = PATIENCE_SECONDS) -> Landed:
+        """A connection, or a datagram; a connection is seen to work both ways, a query of DNS to get its answer."""
         where = self.pod if side == POD else self.peer
         with where.call(lambda: self._sent(sending)) as client:
             source = client.getsockname()[:2]
-            return self._landed(client, sending, source)
+            return self._landed(client, source, within)
 
     def _sent(self, sending: Sending) -> socket.socket:
         kind = socket.SOCK_STREAM if sending.protocol == "tcp" else socket.SOCK_DGRAM
@@ -120,11 +121,12 @@ class Stand:
         made.bind((sending.source, next(self._source_ports)))
         made.connect_ex((sending.destination, sending.port))
         if sending.protocol == "udp":
-            made.send(b"query")
+            with contextlib.suppress(PermissionError):  # dropped on the way out
+                made.send(b"query")
         return made
 
-    def _landed(self, client: socket.socket, sending: Sending, source: tuple[str, int]) -> Landed:
-        deadline = time.monotonic() + PATIENCE_SECONDS
+    def _landed(self, client: socket.socket, source: tuple[str, int], within: float) -> Landed:
+        deadline = time.monotonic() + within
         while (left := deadline - time.monotonic()) > 0:
             for descriptor, _ in self._poll.poll(left):
                 side, port, listener = self._listeners[descriptor]
