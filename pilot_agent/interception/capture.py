@@ -28,15 +28,10 @@ class Groups(NamedTuple):
     excluded: tuple[str, ...] = ()
 
 
-class Dns(NamedTuple):
-    """Queries to these servers go to the agent; `is_all`: whatever server they are sent to."""
+class Dns(Ranges):
+    """Queries to these servers, by family, go to the agent; `is_all`: whatever server they are sent to."""
 
-    v4: tuple[str, ...] = ()
-    v6: tuple[str, ...] = ()
-    is_all: bool = False
-
-    def of(self, family: int) -> tuple[str, ...]:
-        return self.v4 if family == 4 else self.v6
+    __slots__ = ()
 
 
 class Capture(NamedTuple):
