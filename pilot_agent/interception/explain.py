@@ -218,7 +218,8 @@ class _Walk:
         return True
 
     def _step(self, chain: str, number: int, text: str, action: str, does: str) -> Step:
-        step = Step(self._table, chain, number, text, action, does)
+        on_one_line = text.replace("\n", "\\n")  # a comment may have more
+        step = Step(self._table, chain, number, on_one_line, action, does)
         self._steps.append(step)
         return step
 

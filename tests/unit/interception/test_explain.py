@@ -401,6 +401,7 @@ def test_a_foreign_rule_is_evaluated_or_named(before: str, lands: str) -> None:
     if lands == "unknown":
         assert found.decided is not None
         assert before in found.decided.rule
+        assert "\n" not in found.decided.rule
         assert "It can't be told" in found.as_text()
 
 
@@ -429,6 +430,32 @@ def test_what_is_redirected_has_another_destination_afterwards() -> None:
     assert landing("-A INPUT -p tcp -m tcp --dport 9 -j DROP", arriving()) == "dropped"
     assert landing("-A INPUT -d 10.1.1.1/32 -j DROP", arriving()) == "unknown", "which address of the interface?"
     assert landing("-A INPUT -d 10.1.1.1/32 -j LOG", arriving()) == "redirected"
+
+
+def test_a_chain_goes_on_behind_the_jump_when_the_other_returns() -> None:
+    other = "-A OTHER -p tcp -j RETURN"
+    found = explain(tables_of("-A OUTPUT -j OTHER", other, REDIRECT, chains="OTHER"), sent(FAR))
+    assert found.lands == "redirected"
+    assert [step.does for step in found.path[0].steps] == ["on to OTHER", "back to OUTPUT", "to port 9 of this machine"]
+    policy = tables_of("-A INPUT -j RETURN", policy="DROP", table="filter")
+    assert explain(policy, arriving()).lands == "dropped", "of a built-in chain the policy is next"
+
+
+def test_what_tproxy_took_stays_taken_and_is_marked() -> None:
+    text = "*{}\n:PREROUTING ACCEPT\n:INPUT ACCEPT\n:FORWARD {}\n{}\nCOMMIT\n"
+    taken = "-A PREROUTING -p tcp -j TPROXY --on-port 8 --on-ip 0.0.0.0 --tproxy-mark 0x539/0xffffffff"
+    mangle = text.format("mangle", "DROP", f"{taken}\n-A INPUT -m mark ! --mark 0x539 -j DROP")
+    nat = text.format("nat", "ACCEPT", REDIRECT.replace("OUTPUT", "PREROUTING"))
+    for packet in (arriving(), arriving(to="10.9.9.9", is_forwarded=True)):
+        found = explain(observed(parse_save(mangle + nat)), packet)
+        assert (found.lands, found.port) == ("redirected", 8), found.as_text()
+
+
+def test_a_marked_packet_for_another_machine_is_not_forwarded_where_its_mark_has_a_route() -> None:
+    dropping = observed(parse_save("*filter\n:INPUT ACCEPT\n:FORWARD DROP\nCOMMIT\n"))
+    packet = arriving(to="10.9.9.9", is_forwarded=True, mark=1337)
+    assert explain(dropping, packet, [1337]).lands == "direct"
+    assert explain(dropping, packet).lands == "dropped"
 
 
 def test_before_connection_tracking_nothing_is_known_of_a_connection() -> None:
