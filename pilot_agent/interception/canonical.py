@@ -88,6 +88,8 @@ def port_number(text: str) -> int:
     if text.isdecimal():
         if int(text) > 65535:
             raise ValueError(f"{text} is no port: it is above 65535")
+        if text != str(int(text)):
+            raise ValueError(f"write {int(text)}: iptables takes no port with zeros in front")
         return int(text)
     try:
         return socket.getservbyname(text)

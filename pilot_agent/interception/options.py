@@ -264,6 +264,8 @@ def _check_ports(text: str) -> None:
     numbers = [port_number(each) for each in text.split(":")]
     if len(numbers) > 2 or numbers != sorted(numbers):
         raise ValueError("it is no range of ports: write FROM:TO")
+    if numbers == [0, 65535]:
+        raise ValueError("that is every port, which iptables takes for none said")
 
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
@@ -302,7 +304,10 @@ def warn(capture: Capture, values: Mapping[str, Any], machine: Machine, warnings
         and str(address) != "::6"
         for each in machine.addresses
     ):
-        warnings.append("this pod has IPv6 addresses, and its IPv6 traffic is not captured: set --dual-stack")
+        # nft's tables are both families': a rule that names no address is IPv6's as well (measured).
+        is_half = values["native_nftables"]
+        what = "is captured without the rules that name addresses" if is_half else "is not captured"
+        warnings.append(f"this pod has IPv6 addresses, and its IPv6 traffic {what}: set --dual-stack")
     if capture.excluded_inbound_ports and capture.inbound_ports not in ((), (ALL,)):
         warnings.append("--istio-local-exclude-ports has no effect: --istio-inbound-ports is a list already")
     both = set(capture.outbound_ports) & set(capture.excluded_outbound_ports)

@@ -158,6 +158,8 @@ def test_owner_groups() -> None:
         ("istio_inbound_ports", "80,http-nobody-knows", "'http-nobody-knows' is no port"),
         ("istio_inbound_ports", "*,80", "it stands alone"),
         ("istio_local_exclude_ports", "90:80", "no range of ports"),
+        ("istio_local_exclude_ports", "0:65535", "that is every port"),
+        ("istio_outbound_ports", "080", "write 80"),
         ("istio_outbound_ports", "1:2:3", "no range of ports"),
         ("istio_service_cidr", "10.0.0.1", "a length, such as /24 or /32, belongs behind it"),
         ("istio_service_cidr", "10.0.0.0/8,*", "it stands alone"),
@@ -212,6 +214,7 @@ def test_groups_have_a_limit_which_is_lower_for_iptables() -> None:
     ("told", "env", "addresses", "warning"),
     [
         ({}, {}, BOTH, "its IPv6 traffic is not captured: set --dual-stack"),
+        ({"native_nftables": True}, {}, BOTH, "is captured without the rules that name addresses: set --dual-stack"),
         ({"istio_inbound_interception_mode": "Redirect"}, {}, V4, "'Redirect' is no mode: it is taken for REDIRECT"),
         (
             {"istio_inbound_ports": "80", "istio_local_exclude_ports": "81"},
