@@ -9,9 +9,7 @@ import signal
 from pathlib import Path
 
 from pilot_agent.dns.table import NameTable
-from pilot_agent.envoy.drain import DrainOptions
 from pilot_agent.envoy.process import ExitFacts
-from pilot_agent.errors import EXIT_OK, AdminError
 from pilot_agent.files.watch import Subscription, Watcher, directory_and_links
 from pilot_agent.metrics.own import AgentFacts, EnvoyExit
 from pilot_agent.metrics.scrape import ScrapeLimits, Scraper
@@ -40,8 +38,7 @@ from pilot_agent.supervise.parts import Parts
 from pilot_agent.supervise.prepare import Prepared
 from pilot_agent.supervise.reaper import Reaper, adoption_warning
 from pilot_agent.supervise.serving import Serving
-from pilot_agent.supervise.shutdown import GRACE_S, Drained, Shutdown, plan_for, post_drain
-from pilot_agent.supervise.timeline import Timeline
+from pilot_agent.supervise.stopping import Stopping
 from pilot_agent.supervise.workload import Nobody, ServingGate, workload_health
 from pilot_agent.supervise.xds import Xds
 from pilot_agent.values import HostPort
@@ -76,12 +73,8 @@ class Agent:
         self._xds = self._make_xds()
         self._readiness = Readiness(self._gates(), self._log, self._clock, self._notes)
         self._probes = self._app_probes()
-        self._timeline = Timeline(self._clock)
+        self._stopping = Stopping(self._serving, self._envoys, self._lifecycle, self._events, self._log, self._clock)
         self._status = self._status_server()
-        self._stop: StopAsked | None = None
-        self._hurry = asyncio.Event()
-        self._drained: tuple[Running, float] | None = None
-        """The Envoy that was told to drain by POST /drain, and when: another one does not drain."""
         self._meshes_accepted = 0
 
     def _gates(self) -> list[Gate]:
@@ -150,7 +143,7 @@ class Agent:
             prepared.status_socket,
             self._readiness,
             scraper,
-            self,
+            self._stopping,
             self._log,
             self._clock,
             are_metrics_local_only=environment.flag("METRICS_LOCALHOST_ACCESS_ONLY"),
@@ -162,7 +155,7 @@ class Agent:
                 self._lifecycle,
                 self._readiness,
                 scraper.account,
-                self._timeline,
+                self._stopping.timeline,
                 lambda: self._meshes_accepted,
                 self._identity,
                 self._xds,
@@ -251,7 +244,7 @@ class Agent:
         while code is None:
             match await self._events.next():
                 case StopAsked() as asked:
-                    code = await self._end(asked)
+                    code = await self._stopping.end(asked)
                 case EnvoyEnded(running, facts):
                     code = await self._serving.after_end(running, facts)
                 case RestartDue(reason):
@@ -296,9 +289,9 @@ class Agent:
         if number == signal.SIGCHLD:
             self._reaper.sweep()
         elif number in (signal.SIGTERM, signal.SIGINT):
-            self._ask_to_stop(StopAsked(number.name))
+            self._stopping.ask(StopAsked(number.name))
         elif number == signal.SIGQUIT:
-            self._ask_to_stop(StopAsked(number.name, is_graceful=False))
+            self._stopping.ask(StopAsked(number.name, is_graceful=False))
         elif number == signal.SIGHUP:
             self._log.info("SIGHUP: looking at all settings again")
             self._mesh_changed()
@@ -312,16 +305,6 @@ class Agent:
         elif number == signal.SIGUSR2:
             report = self._readiness.verbose().strip().replace("\n", "; ")
             self._log.info(f"SIGUSR2: {self._lifecycle.state.value}; {report}")
-
-    def _ask_to_stop(self, asked: StopAsked) -> None:
-        if self._stop is None:
-            self._stop = asked
-            self._timeline.begin(asked.reason)
-            self._events.put(asked)
-        else:
-            self._log.info(f"{asked.reason} while stopping: not waiting any longer")
-            self._timeline.note("asked again", f"{asked.reason}: it waits no longer")
-            self._hurry.set()
 
     def _envoy_ended(self, running: Running, facts: ExitFacts) -> None:
         self._events.put(EnvoyEnded(running, facts))
@@ -343,64 +326,6 @@ class Agent:
 
     def _watched_files(self) -> list[Path]:
         return watched_files(self._prepared.inputs, self._serving.desired.settings)
-
-    # Stopping
-
-    async def drain(self) -> str:
-        """POST /drain: listeners drain but stay open, until a stop ends it all."""
-        if not self._has_envoy:
-            self._log.info("drain requested: there is no Envoy whose listeners could drain (DISABLE_ENVOY)")
-            return "OK: no Envoy is run, there is nothing to drain"
-        self._log.info("drain requested: listeners answer with connection: close from now on")
-        options = DrainOptions(self._serving.desired.settings.is_sidecar, skip_exit=True)
-        current = self._envoys.current
-        if current is None or not await post_drain(self._serving.admin(), options, self._log):
-            raise AdminError("Envoy did not take the request; the log says why")
-        if self._drained is None or self._drained[0] is not current:
-            self._drained = (current, self._clock.monotonic())
-        return "OK"
-
-    def quit(self) -> str:
-        """POST /quitquitquit: stop without a drain."""
-        self._ask_to_stop(StopAsked("/quitquitquit called", is_graceful=False))
-        return "OK"
-
-    async def _end(self, asked: StopAsked) -> int:
-        self._serving.leave_alone()
-        began = self._clock.monotonic()
-        drained = await self._drain(asked)
-        rule = drained.rule if drained else asked.reason
-        self._timeline.note("Envoy is told to end", rule)
-        self._lifecycle.to(State.STOPPING, rule)
-        ending = self._envoys.all
-        await self._envoys.stop(GRACE_S)
-        ends = ", ".join(f"{each}: {each.exited.result()}" for each in ending) or "no Envoy was running"
-        self._timeline.note("Envoy has ended", ends)
-        waited = f"drained for {drained.seconds:.1f} s until: {drained.rule}; " if drained else ""
-        self._log.info(f"shutdown took {self._clock.monotonic() - began:.1f} s; {waited}{ends}")
-        return EXIT_OK
-
-    async def _drain(self, asked: StopAsked) -> Drained | None:
-        """None when there is nothing to drain, or nobody wants it."""
-        drained_for = None
-        if self._drained is not None and self._drained[0] is self._envoys.current:
-            drained_for = self._clock.monotonic() - self._drained[1]
-        plan = plan_for(self._serving.desired.settings, drained_for)
-        shutdown = Shutdown(plan, self._serving.admin(), self._clock, self._log, self._hurry, self._timeline.note)
-        has_served, current = self._serving.first_ready is not None, self._envoys.current
-        if not asked.is_graceful or not has_served or current is None:
-            return None
-        self._lifecycle.to(State.DRAINING, asked.reason)
-        self._log.info(f"shutdown begins ({asked.reason}): {plan.timeline()}")
-        self._timeline.plan = plan.timeline()
-        self._timeline.note("readiness is false")
-
-        async def begin_drain() -> None:
-            if drained_for is None:
-                has_taken = await post_drain(self._serving.admin(), plan.drain, self._log)
-                self._timeline.note("Envoy was asked to drain", "" if has_taken else "it did not take the request")
-
-        return await shutdown.drain(begin_drain, current.exited)
 
     # What others ask
 
