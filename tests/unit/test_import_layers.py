@@ -18,7 +18,7 @@ LEFT_TO_RIGHT = ("settings", "node", "bootstrap")
 LAYERS = {
     **dict.fromkeys(BOTTOM, 0),
     **dict.fromkeys(LEFT_TO_RIGHT, 1),
-    **dict.fromkeys(("envoy", "identity", "files", "cloud", "uds"), 2),
+    **dict.fromkeys(("envoy", "identity", "files", "cloud", "uds", "http2"), 2),
     **dict.fromkeys(("status", "metrics", "sds", "xds", "dns", "mesh", "interception", "inspect"), 3),
     "supervise": 4,
     "commands": 5,
