@@ -116,6 +116,7 @@ class ClientConnection(Connection[ClientStream]):
         super().__init__(config)
         self._scheme, self._authority = scheme.encode(), authority.encode()
         self._next = 1
+        self._is_lost, self._is_known = asyncio.Event(), asyncio.Event()
 
     def open(
         self, method: str, receiver: Receiver, metadata: Metadata = (), timeout: float | None = None
@@ -135,6 +136,22 @@ class ClientConnection(Connection[ClientStream]):
         if timeout is not None:
             stream.expire(timeout)
         return stream
+
+    async def wait_closed(self) -> None:
+        """Until nothing is left of it."""
+        await self._is_lost.wait()
+
+    async def wait_ready(self) -> str | None:
+        """Until the server has sent its settings, which every one opens with; why it will not, if so."""
+        await self._is_known.wait()
+        return None if self._has_settings else self.end
+
+    def ready(self) -> None:
+        self._is_known.set()
+
+    def lost(self) -> None:
+        self._is_known.set()
+        self._is_lost.set()
 
     def close(self) -> None:
         """Cancel every stream, and close."""

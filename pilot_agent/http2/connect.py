@@ -1,4 +1,5 @@
-"""A connection to a server: the name's addresses one after the other, TCP, TLS with h2 by ALPN, all within one limit.
+"""A connection to a server: the name's addresses one after the other, TCP, TLS with h2 by ALPN, the server's
+settings, all within one limit.
 
 Nothing is retried and nothing is kept: who wants another connection calls `connect` again.
 """
@@ -28,7 +29,8 @@ async def connect(
     server_hostname: str | None = None,
     limit: float = CONNECT_S,
 ) -> ClientConnection:
-    """To the first of the name's addresses that takes it, within `limit` seconds for everything: name, TCP, TLS.
+    """To the first of the name's addresses that takes it, within `limit` seconds for everything: name, TCP, TLS, and
+    the server's SETTINGS.
 
     `tls` checks the certificate for `server_hostname` (the address's host without one), and must have h2 agreed by ALPN
     (RFC 9113, 3.3): it is set here, with TLS 1.2 as the least. Raises ConnectFailed.
@@ -40,7 +42,9 @@ async def connect(
     try:
         async with asyncio.timeout(limit):
             sock = await _dial(address, limit, stage)
-            return await _open(sock, address, config, tls, server_hostname or address.host, stage)
+            connection = await _open(sock, address, config, tls, server_hostname or address.host, stage)
+            await _wait_ready(connection, address, stage)
+            return connection
     except TimeoutError:
         raise ConnectFailed(f"no connection within {limit:g} s: timed out at: {'; '.join(stage)}") from None
 
@@ -77,6 +81,18 @@ async def _dial(address: HostPort, limit: float, stage: list[str]) -> socket.soc
     raise ConnectFailed("; ".join(stage))
 
 
+async def _wait_ready(connection: ClientConnection, address: HostPort, stage: list[str]) -> None:
+    """A kernel takes a connection, and a proxy a handshake, for a server that does not answer any more."""
+    stage[:] = [f"HTTP/2 with {address}"]
+    try:
+        problem = await connection.wait_ready()
+    except BaseException:
+        connection.abort()
+        raise
+    if problem is not None:
+        raise ConnectFailed(f"HTTP/2 with {address}: {problem}")
+
+
 async def _open(
     sock: socket.socket,
     address: HostPort,
@@ -97,9 +113,9 @@ async def _open(
             lambda: connection, sock=sock, ssl=tls, server_hostname=server_hostname, ssl_shutdown_timeout=CLOSE_TLS_S
         )
     except ssl.SSLCertVerificationError as error:
-        raise ConnectFailed(f"TLS with {address}: the certificate is refused: {error.verify_message}") from None
+        raise ConnectFailed(f"TLS with {address}: {error.reason}: {error.verify_message}") from None
     except ssl.SSLError as error:
-        raise ConnectFailed(f"TLS with {address}: {_words(error)}") from None
+        raise ConnectFailed(f"TLS with {address}: {error.reason or error}") from None
     except OSError as error:
         raise ConnectFailed(
             f"TLS with {address}: {error.strerror or str(error) or 'the connection was closed'}"
@@ -112,7 +128,3 @@ async def _open(
         connection.abort()
         raise ConnectFailed(f"TLS with {address}: the server does not agree to h2 by ALPN (it says {chosen})")
     return connection
-
-
-def _words(error: ssl.SSLError) -> str:
-    return (error.reason or str(error)).replace("_", " ").lower()

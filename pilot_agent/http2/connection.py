@@ -16,9 +16,9 @@ from hpack.exceptions import HPACKError, OversizedHeaderListError
 from pilot_agent.http2 import frames
 from pilot_agent.http2.budget import Budget
 from pilot_agent.http2.fields import Fields
-from pilot_agent.http2.frames import ConnectionFault, ErrorCode, StreamFault, name_of
+from pilot_agent.http2.frames import ConnectionFault, ErrorCode, StreamFault
 from pilot_agent.http2.keepalive import Keepalive
-from pilot_agent.http2.outgoing import Outgoing
+from pilot_agent.http2.outgoing import Outgoing, Turn
 from pilot_agent.http2.reader import FrameReader, Sink
 from pilot_agent.http2.status import Code, Status
 from pilot_agent.http2.stream import Inbox, Stream
@@ -41,7 +41,7 @@ REMEMBERED = 1000
 class Config(NamedTuple):
     """Sizes in bytes, times in seconds. `largest_message` None: any. No keepalive where its interval is None.
 
-    The window is a stream's at rest; the buffer is at least a header block's.
+    The window is a stream's at rest; the buffer is at least a header block's. `turn`: None for one of its own.
     """
 
     largest_message: int | None = 4 * 1024 * 1024
@@ -51,6 +51,7 @@ class Config(NamedTuple):
     most_streams: int = 1000
     keepalive_interval: float | None = None
     keepalive_timeout: float = 20.0
+    turn: Turn | None = None
 
 
 class Gone(Enum):
@@ -81,6 +82,8 @@ class Connection(FrameReader, Generic[S]):
         self.streams: dict[int, S] = {}
         self.goaway: str | None = None
         """What the peer said when it wanted to end."""
+        self.end: str | None = None
+        """Why there is no connection any more."""
         self._is_closing = False
         self._told_last: int | None = None
         self._gone: OrderedDict[int, Gone] = OrderedDict()
@@ -93,7 +96,8 @@ class Connection(FrameReader, Generic[S]):
         # The peer's
         self.initial_window = frames.DEFAULT_WINDOW
         self.most_streams_out = frames.LARGEST_STREAM
-        self.outgoing = Outgoing(self.loop, self._close_if_done)
+        self._turn = config.turn or Turn()
+        self.outgoing = Outgoing(self.loop, self._turn, self._close_if_done)
         time = self.loop.time
         self._resets = Budget("reset streams", 1000, 33.0, time)
         self._replies = Budget("PING and SETTINGS", 1000, 100.0, time)
@@ -131,8 +135,11 @@ class Connection(FrameReader, Generic[S]):
 
     def buffer_updated(self, nbytes: int) -> None:
         self._keepalive.heard()
-        super().buffer_updated(nbytes)
-        self.outgoing.flush_control()
+        self._turn.begin()
+        try:
+            super().buffer_updated(nbytes)
+        finally:
+            self._turn.end()
 
     def pause_writing(self) -> None:
         self.outgoing.is_blocked = True
@@ -146,8 +153,9 @@ class Connection(FrameReader, Generic[S]):
         self._keepalive.stop()
         if self._linger is not None:
             self._linger.cancel()
-        why = f": {exc}" if exc is not None else ""
-        self._end_streams(Status(Code.UNAVAILABLE, f"the connection was lost{why}"))
+        # gRPC's own words, which people search for.
+        why = "Socket closed" if exc is None else f"connection error: {getattr(exc, 'strerror', None) or exc}"
+        self._end_streams(Status(Code.UNAVAILABLE, why))
         self._takers, self._view = (), memoryview(b"")  # else held until the next garbage collection
         self.lost()
 
@@ -200,8 +208,9 @@ class Connection(FrameReader, Generic[S]):
             self._close()
 
     def _end_streams(self, status: Status) -> None:
+        self.end = self.end or status.message
         if self.goaway is not None:
-            status = Status(status.code, f"{status.message}; before, the peer said {self.goaway}")
+            status = Status(status.code, f"{self.goaway}; {status.message}")
         streams = list(self.streams.values())
         self.streams.clear()
         for stream in streams:
@@ -439,7 +448,7 @@ class Connection(FrameReader, Generic[S]):
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"GOAWAY on the stream {number}")
         self._idle.spend()
         last, code, debug = frames.goaway_of(payload)
-        self.goaway = f"GOAWAY with {name_of(code)}{f': {debug[:500]}' if debug else ''}"
+        self.goaway = f"GOAWAY received; Error code: {code}; Debug Text: {debug[:500]}"
         self.was_told_to_go(last)
 
     def was_told_to_go(self, last: int) -> None:

@@ -29,6 +29,8 @@ from pilot_agent.http2.stream import Receiver, Stream
 
 BACKLOG = 1024
 MOST_CONNECTIONS = 4096
+LAST_WORDS_S = 0.5
+"""For connections that were cut to tell their streams."""
 LONGEST_SILENCE_S = 20.0
 """Until a new connection has sent its SETTINGS."""
 
@@ -248,12 +250,13 @@ class Server:
         if self._server is not None:
             self._server.close()
             self._server = None
-        for each in list(self._connections):
-            each.close_when_done()
-        await self._wait(grace)
+        if grace > 0:
+            for each in list(self._connections):
+                each.close_when_done()
+            await self._wait(grace)
         for each in list(self._connections):
             each.abort()
-        await self._wait(grace)
+        await self._wait(LAST_WORDS_S)
 
     async def _wait(self, seconds: float) -> None:
         try:

@@ -96,4 +96,4 @@ def status_of_reset(code: int) -> Status:
     """Of a stream that the peer ended by RST_STREAM; what the table does not name is INTERNAL."""
     known = code in ErrorCode.__members__.values()
     found = _OF_RESET.get(ErrorCode(code), Code.INTERNAL) if known else Code.UNKNOWN
-    return Status(found, f"RST_STREAM with {name_of(code)}")
+    return Status(found, f"Received RST_STREAM with error code {code} ({name_of(code)})")  # as gRPC says it

@@ -97,7 +97,8 @@ def test_metadata_in_both_directions() -> None:
         context.set_trailing_metadata((("last", "2"), ("last-bin", bytes(range(256)))))
 
     async def run() -> None:
-        async with grpc_server({"Tell": tell}) as address, connected(address) as connection:
+        options = [("grpc.max_metadata_size", 1 << 17), ("grpc.absolute_max_metadata_size", 1 << 17)]
+        async with grpc_server({"Tell": tell}, options=options) as address, connected(address) as connection:
             token = "x" * 20_000  # longer than one frame
             sent = (("authorization", f"Bearer {token}"), ("clusterid", "c1"), ("own-bin", bytes(range(256))))
             call = Call.open(connection, path("Tell"), sent)
@@ -394,14 +395,14 @@ def test_a_stream_that_is_reset(reset: int, code: Code) -> None:
     told, _ = fed(lambda w: frames.rst_stream(1, reset))
     assert told.status is not None
     assert told.status.code is code
-    assert told.status.message == f"RST_STREAM with {frames.name_of(reset)}"
+    assert told.status.message == f"Received RST_STREAM with error code {int(reset)} ({frames.name_of(reset)})"
 
 
 def test_goaway_for_a_stream_nobody_looked_at() -> None:
     told, wire = fed(lambda w: frames.goaway(0, ErrorCode.ENHANCE_YOUR_CALM, "too_many_pings"))
     assert told.status is not None
     assert told.status.code is Code.UNAVAILABLE
-    assert "GOAWAY with ENHANCE_YOUR_CALM: too_many_pings" in told.status.message
+    assert "GOAWAY received; Error code: 11; Debug Text: too_many_pings" in told.status.message
     assert wire.transport.is_closed
 
 
@@ -412,14 +413,15 @@ def test_goaway_lets_what_is_there_end_and_refuses_what_comes() -> None:
         late = Recorder()
         wire.connection.open("/a/b", late)
         await wire.frames()
-        assert late.status == Status(Code.UNAVAILABLE, "the server takes no more streams: GOAWAY with NO_ERROR: bye")
+        said = "GOAWAY received; Error code: 0; Debug Text: bye"
+        assert late.status == Status(Code.UNAVAILABLE, f"the server takes no more streams: {said}")
         wire.feed(data(1, message(b"x")))
         assert wire.told.messages == [b"x"]
         wire.connection.connection_lost(ConnectionResetError(104, "Connection reset by peer"))
         assert wire.told.status is not None
         assert wire.told.status.code is Code.UNAVAILABLE
         assert "Connection reset by peer" in wire.told.status.message
-        assert "GOAWAY with NO_ERROR: bye" in wire.told.status.message
+        assert "GOAWAY received; Error code: 0; Debug Text: bye" in wire.told.status.message
 
     asyncio.run(run())
 

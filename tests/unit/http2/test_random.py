@@ -313,6 +313,7 @@ def test_the_preface_in_single_bytes() -> None:
         for byte in PREFACE + frames.settings({}) + frames.ping(b"12345678"):
             connection.get_buffer(-1)[:1] = bytes([byte])
             connection.buffer_updated(1)
+        await asyncio.sleep(0)
         assert frames.ping(b"12345678", is_ack=True) in bytes(transport.written)
         connection.connection_lost(None)
 
