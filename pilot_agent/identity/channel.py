@@ -3,6 +3,7 @@
 Everything is read when the channel is made, so a changed root or client certificate counts from the next one on.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -16,6 +17,8 @@ from pilot_agent.log import Scope
 from pilot_agent.values import HostPort
 
 if TYPE_CHECKING:
+    import ssl
+
     import grpc
 
 LARGEST_FILE = 1024 * 1024
@@ -124,6 +127,28 @@ def _client(files: Files, who: str, log: Scope, clock: Clock, crypto: Crypto) ->
     except IdentityError as error:
         raise _as("client_certificate", error) from None
     return key, chain
+
+
+def tls_context(credentials: Credentials, ciphers: str | None = None) -> "ssl.SSLContext":
+    """For a connection of our own that checks the server by `root` alone. Blocking, for a millisecond or two.
+
+    Raises ssl.SSLError, an OSError, for PEM or ciphers (OpenSSL's list, TLS 1.2 only) that OpenSSL does not take.
+    """
+    import ssl
+
+    assert credentials.root is not None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # an intermediate may be the root, as for gRPC
+    context.load_verify_locations(cadata=credentials.root.decode())
+    if ciphers is not None:
+        context.set_ciphers(ciphers)
+    if credentials.key is not None and credentials.chain is not None:
+        # Python takes a pair only from files: one that has no name and no disk behind it.
+        with os.fdopen(os.memfd_create("pair"), "wb") as file:
+            file.write(credentials.key + b"\n" + credentials.chain)
+            file.flush()
+            context.load_cert_chain(f"/proc/self/fd/{file.fileno()}")
+    return context
 
 
 def open_channel(

@@ -30,8 +30,13 @@ class StockEnvoy:
         self._filter = self._everything if build is None else self._for(build)
         self._asking = asyncio.Lock()
 
+    def is_suspect(self, type_url: str, response: bytes) -> bool:
+        """Whether there may be anything in a response that Envoy must not get."""
+        choice = self._desired().settings.flags.stock_envoy
+        return choice != "false" and self._everything.is_suspect(type_url, response)
+
     async def pass_on(self, type_url: str, response: bytes, is_delta: bool) -> bytes:
-        """What Envoy gets of a response (`xds.proxy.Filter`); the same object where it can load all of it."""
+        """What Envoy gets of a response; the same object where it can load all of it."""
         choice = self._desired().settings.flags.stock_envoy
         if choice == "false" or not self._everything.is_suspect(type_url, response):
             return response

@@ -1,14 +1,13 @@
 """The xDS proxy under the event loop: istiod, Envoy, and what the agent itself asks for, wired together."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pilot_agent.identity.certificate import stamp
 from pilot_agent.identity.tokens import Tokens
 from pilot_agent.metrics.own import Values
 from pilot_agent.supervise.desired import Desired
-from pilot_agent.supervise.grpc_setup import set_up_grpc
 from pilot_agent.supervise.parts import Parts
 from pilot_agent.supervise.prepare import Prepared
 from pilot_agent.supervise.roots import IstiodRoots
@@ -75,7 +74,8 @@ class Xds:
             handlers[PROXY_CONFIG] = lambda resource: self._set_trust_bundle(ca_certificates(resource))
         assert self._prepared.identity is not None and self._prepared.identity.crypto is not None  # a mesh has one
         clock, crypto = self._prepared.clock, self._prepared.identity.crypto
-        upstream = Upstream(self._options, self._tokens, log, clock, crypto)
+        ciphers = self._prepared.desired.launch.variables.get("GRPC_SSL_CIPHER_SUITES")
+        upstream = Upstream(self._options, self._tokens, log, clock, crypto, ciphers)
         has_envoy = self._prepared.desired.settings.has_envoy
         pass_on = self._pass_on if has_envoy else as_it_came
         self._proxy = AdsProxy(upstream, handlers, self.account, log, clock, pass_on, is_one_per_process=has_envoy)
@@ -83,11 +83,13 @@ class Xds:
             self._proxy.report(*self._health)
         await XdsServer(self._listener, self._proxy, self._options, log).run()
 
-    async def _pass_on(self, type_url: str, response: bytes, is_delta: bool) -> bytes:
-        """What Envoy gets of a response that is its own."""
+    def _pass_on(self, type_url: str, response: bytes, is_delta: bool) -> Awaitable[bytes] | None:
+        """What Envoy gets of a response that is its own (`xds.proxy.Filter`)."""
         if type_url == EXTENSION_CONFIG and WASM in response:
-            self._warn_of_modules(response, is_delta=is_delta)
-        return await self._stock.pass_on(type_url, response, is_delta)
+            self._warn_of_modules(bytes(response), is_delta=is_delta)
+        if not self._stock.is_suspect(type_url, response):
+            return None
+        return self._stock.pass_on(type_url, bytes(response), is_delta)
 
     def _warn_of_modules(self, response: bytes, *, is_delta: bool) -> None:
         from pilot_agent.xds.wasm import unfetchable
@@ -103,7 +105,6 @@ class Xds:
 
     def _import(self) -> None:
         """In a thread, so that probes are answered meanwhile."""
-        set_up_grpc(self._prepared.desired.launch.variables)
         import pilot_agent.xds.server  # noqa: F401
 
     def _options(self) -> XdsOptions:

@@ -1,10 +1,7 @@
 """Gives back the memory that large pushes leave behind, once they are over.
 
-gRPC's threads each free their part of a message into an arena of their own, and glibc keeps most of that: an agent of
-64 MiB held 190 after five pushes of 20 MB and 270 after a hundred, for ever. `proxy` tells of each message that passed.
-
-What is free at the end of a thread's arena stays even so; with one arena for all threads (M_ARENA_MAX, which must be
-set before gRPC starts) all of it goes. A low M_TRIM_THRESHOLD does that too, but makes a push a third slower.
+glibc keeps the place of a message of 20 MB for the next one: 20 MiB more than at rest, for ever. `proxy` tells of each
+message that passed. A low M_TRIM_THRESHOLD would do it too, and make a push slower.
 """
 
 import asyncio

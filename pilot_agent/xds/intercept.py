@@ -81,7 +81,7 @@ class Interception:
             first = next(resources_of(response, DELTA_RESPONSE if self._is_delta else SOTW_RESPONSE), None)
             if first is None:
                 return None
-            handler(value_of_any(any_of_resource(first) if self._is_delta else first))
+            handler(bytes(value_of_any(any_of_resource(first) if self._is_delta else first)))
         except Exception as problem:  # noqa: BLE001  (whatever fails in a part of the agent must not end Envoy's stream)
             error = str(problem) if isinstance(problem, ValueError) else repr(problem)
             self._log.warn(f"{around.type_url} of istiod can't be used, the one before stays: {error}")

@@ -12,8 +12,9 @@ from pilot_agent.settings.model import Settings
 from pilot_agent.settings.paths import CA_ROOT_FILE, LEGACY_CERTS_DIRECTORY
 from pilot_agent.values import TRUE_WORDS, HostPort
 
-LONGEST_MS = 2**31 - 1
-"""What a setting of gRPC can hold; as an interval it means never."""
+SHORTEST_S = 0.001
+DEFAULT_TIMEOUT_S = 20.0
+"""Of an answer to a ping, as gRPC's."""
 
 
 class IstiodOptions(NamedTuple):
@@ -50,27 +51,18 @@ class XdsOptions(NamedTuple):
     takes_names: bool = False
 
     @property
-    def keepalive(self) -> tuple[tuple[str, int], ...]:
-        """gRPC's settings for it. As with gRPC for Go an interval of 0 means none, a timeout of 0 its default.
-
-        Of its two timeouts only the ping's counts, at least where another ping is under way: with the first alone a
-        connection whose packets vanished was noticed after 60 s, whatever it said (grpcio 1.85.3).
-        """
-        timeout = _milliseconds(self.keepalive_timeout_s, default=20_000)
+    def keepalive(self) -> tuple[float | None, float]:
+        """Interval and timeout in seconds. As with gRPC for Go an interval of 0 means none, a timeout of 0 20 s."""
+        interval, timeout = self.keepalive_interval_s, self.keepalive_timeout_s
         return (
-            ("grpc.keepalive_time_ms", _milliseconds(self.keepalive_interval_s, default=LONGEST_MS)),
-            ("grpc.keepalive_timeout_ms", timeout),
-            ("grpc.http2.ping_timeout_ms", timeout),
+            max(SHORTEST_S, interval) if interval > 0 else None,
+            max(SHORTEST_S, timeout) if timeout > 0 else DEFAULT_TIMEOUT_S,
         )
 
     @property
     def roots(self) -> list[Path]:
         """Files whose change a new stream takes up."""
         return list(dict.fromkeys(each.root for each in self.istiods if each.root is not None))
-
-
-def _milliseconds(seconds: float, *, default: int) -> int:
-    return max(1, min(round(seconds * 1000), LONGEST_MS)) if seconds > 0 else default
 
 
 def work_out_xds(settings: Settings) -> XdsOptions:

@@ -5,14 +5,14 @@ Envoy's messages go on unchanged and in order; what istiod sends is forwarded, r
 """
 
 import asyncio
-import contextlib
-import re
-from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any
-
-import grpc
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any, cast
 
 from pilot_agent.clock import Clock
+from pilot_agent.http2.outgoing import Turn
+from pilot_agent.http2.server import ServerStream
+from pilot_agent.http2.status import Code, Status
+from pilot_agent.http2.stream import Message, Receiver
 from pilot_agent.identity.certificate import stamp
 from pilot_agent.log import Scope
 from pilot_agent.xds.account import StreamState, TypeState, XdsAccount
@@ -22,26 +22,23 @@ from pilot_agent.xds.intercept import Fate, Handler, Health, Interception
 from pilot_agent.xds.upstream import Opened, Unreachable, Upstream
 from pilot_agent.xds.wire import DELTA_REQUEST, DELTA_RESPONSE, SOTW_REQUEST, SOTW_RESPONSE, Envelope, envelope
 
-if TYPE_CHECKING:
-    Context = grpc.aio.ServicerContext[bytes, bytes]
-
 SLOW_FORWARD_S = 10.0
 SILENT_AFTER_S = 5.0
 """istiod answers the first request of a stream within milliseconds, even where it has nothing to send."""
 LONGEST_NACK = 500
 REPLACED, ENDED = "Envoy opened a new stream", "Envoy ended its stream"
-_PEER = re.compile(r"unix-abstract:pilot-agent\.(\d+)\.")
 
-Filter = Callable[[str, bytes, bool], Awaitable[bytes]]
-"""(type, response, whether it is delta) to the response Envoy gets."""
+CLOSE_S = 1.0
+"""For the connections to istiod to end with the server."""
+_OF_ENVOY = (Code.CANCELLED, Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED)
+"""How a stream ends that Envoy ended; anything else is what it sent."""
+
+Filter = Callable[[str, bytes, bool], Awaitable[bytes] | None]
+"""(type, response, whether it is delta) to the response Envoy gets; None: as it came, with nothing to wait for."""
 
 
-async def as_it_came(_type_url: str, response: bytes, _is_delta: bool) -> bytes:
-    return response
-
-
-class TooLong(Exception):
-    """Envoy sent a request over the limit."""
+def as_it_came(_type_url: str, _response: bytes, _is_delta: bool) -> None:
+    return None
 
 
 class AdsProxy:
@@ -60,12 +57,13 @@ class AdsProxy:
         *,
         is_one_per_process: bool = True,
     ) -> None:
-        self._upstream, self._handlers, self._account = upstream, handlers, account
-        self._log, self._clock, self._pass_on = log, clock, pass_on
+        self._upstream, self._handlers, self.account = upstream, handlers, account
+        self.log, self.clock, self.pass_on = log, clock, pass_on
         self._is_one_per_process = is_one_per_process
         self._streams: list[_Stream] = []
         self._health: Health | None = None
-        self._heap = Heap()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.heap = Heap()
 
     def report(self, healthy: bool, message: str) -> None:
         """The workload's health, to istiod: now where it can hear it, and again on every later stream."""
@@ -73,65 +71,66 @@ class AdsProxy:
         for stream in self._streams:
             stream.tell_health(self._health)
 
-    async def serve(self, context: "Context", *, is_delta: bool, largest_request: int) -> None:
-        """One stream of Envoy, to its end. It ends by a request of more than `largest_request` bytes."""
-        process = process_of(context.peer())
-        interception = Interception(self._handlers, lambda: self._health, self._log, is_delta=is_delta)
-        state = StreamState(process, is_delta, self._clock.wall())
-        stream = _Stream(
-            context,
-            interception,
-            state,
-            self._account,
-            self._heap,
-            self._log,
-            self._clock,
-            self._pass_on,
-            largest_request,
-        )
+    @property
+    def turn(self) -> Turn:
+        return self._upstream.turn
+
+    def serve(self, envoy: ServerStream, *, is_delta: bool, largest_request: int | None) -> Receiver:
+        """A stream of Envoy, from its beginning. It ends by a request of more than `largest_request` bytes."""
+        interception = Interception(self._handlers, lambda: self._health, self.log, is_delta=is_delta)
+        state = StreamState(envoy.pid, is_delta, self.clock.wall())
+        stream = _Stream(self, envoy, interception, state, largest_request)
         if self._is_one_per_process:
-            for before in self._streams:
-                if before.process == process:
+            for before in list(self._streams):
+                if before.process == envoy.pid:
                     before.replace()
         self._streams.append(stream)
-        self._account.streams.append(state)
-        try:
-            await stream.run(self._upstream)
-        finally:
-            self._account.streams.remove(state)
-            self._streams.remove(stream)
+        self.account.streams.append(state)
+        stream.begin(self._upstream)
+        return stream
 
+    def ended(self, stream: "_Stream", state: StreamState) -> None:
+        self.account.streams.remove(state)
+        self._streams.remove(stream)
 
-def process_of(peer: str) -> int:
-    """The pid behind a connection, which the relay puts into the name of its own end; 0 where it is not known."""
-    found = _PEER.match(peer)
-    return int(found[1]) if found else 0
+    def run(self, work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
+        """In a task that `close` waits for."""
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def close(self) -> None:
+        """Once no stream of Envoy is left: until nothing of them is."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=CLOSE_S)
 
 
 class _Stream:
+    """The receiver of Envoy's stream, and all that is one with it."""
+
     def __init__(
         self,
-        context: "Context",
+        proxy: AdsProxy,
+        envoy: ServerStream,
         interception: Interception,
         state: StreamState,
-        account: XdsAccount,
-        heap: Heap,
-        log: Scope,
-        clock: Clock,
-        pass_on: Filter,
-        largest_request: int,
+        largest_request: int | None,
     ) -> None:
-        self._context, self._interception, self._state, self._account = context, interception, state, account
-        self._heap, self._log, self._clock, self._pass_on = heap, log, clock, pass_on
+        self._proxy, self._envoy, self._interception, self._state = proxy, envoy, interception, state
+        self._account, self._log, self._clock = proxy.account, proxy.log, proxy.clock
         self._largest_request = largest_request
         self._request, self._response = (
             (DELTA_REQUEST, DELTA_RESPONSE) if state.is_delta else (SOTW_REQUEST, SOTW_RESPONSE)
         )
-        # Without a bound on purpose: bounded in both directions, gRPC's flow control could lock both sides up.
-        self._queue: asyncio.Queue[bytes] = asyncio.Queue()
-        self._replaced = asyncio.Event()
+        # Without a bound on purpose: bounded in both directions, flow control could lock both sides up.
+        self._early: list[bytes] = []
+        """What goes to istiod once it is connected."""
+        self._opened: Opened | None = None
+        self._opening: asyncio.Task[None] | None = None
         self._silence: asyncio.TimerHandle | None = None
         self._is_over = False
+        self._paused_at: float | None = None
 
     @property
     def process(self) -> int:
@@ -139,112 +138,113 @@ class _Stream:
 
     def replace(self) -> None:
         """A newer stream of the same Envoy has come: this one ends, as if all were well."""
-        self._replaced.set()
+        self._finish("envoy", "cancelled", REPLACED, Status(Code.OK))
 
     def tell_health(self, health: Health) -> None:
         if self._interception.has_asked_for_listeners:
-            self._queue.put_nowait(self._interception.health_request(health))
+            self._send(self._interception.health_request(health))
 
-    async def run(self, upstream: Upstream) -> None:
-        try:
-            await self._run(upstream)
-        except asyncio.CancelledError:
-            # All that gRPC tells of a reset or of a connection that is gone, unless a read sees the end first.
-            if not self._is_over:
-                self._ended("envoy", "cancelled", ENDED)
-            raise
+    # To istiod
 
-    async def _run(self, upstream: Upstream) -> None:
+    def begin(self, upstream: Upstream) -> None:
+        self._opening = self._proxy.run(self._open(upstream), "ads opening")
+
+    async def _open(self, upstream: Upstream) -> None:
         try:
-            opened = await self._unless_replaced(upstream.open(is_delta=self._state.is_delta))
+            opened = await upstream.open(_FromIstiod(self), is_delta=self._state.is_delta)
         except Unreachable as error:
             self._account.connection_failures += 1
-            self._account.istiod_ends["error"] += 1
             self._say_problem(str(error))
-            await self._context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
-        if opened is None:
-            self._ended("envoy", "cancelled", REPLACED)
+            self._finish("istiod", "error", None, Status(Code.UNAVAILABLE, str(error)))
             return
+        except Exception as error:  # noqa: BLE001 - a bug is told, and Envoy comes back
+            text = f"istiod could not be connected to: {error!r}"
+            self._finish("istiod", "error", text, Status(Code.INTERNAL, text))
+            return
+        self._opened = opened
         self._state.istiod, self._state.is_connected = opened.istiod, True
-        try:
-            await self._pump(opened)
-        finally:
-            await _close(opened)
+        early, self._early = self._early, []
+        for message in early:
+            self._send(message)
 
-    async def _unless_replaced(self, work: Any) -> Opened | None:
-        opening = asyncio.ensure_future(work)
-        replaced = asyncio.ensure_future(self._replaced.wait())
-        try:
-            await asyncio.wait({opening, replaced}, return_when=asyncio.FIRST_COMPLETED)
-            if opening.done():
-                opened: Opened = opening.result()
-                return opened
-            return None
-        finally:
-            replaced.cancel()
-            if not opening.done():
-                opening.cancel()
-                await asyncio.gather(opening, return_exceptions=True)
-
-    async def _pump(self, opened: Opened) -> None:
-        """Until one side ends. What istiod says at its end, Envoy is told word for word."""
-        from_envoy = asyncio.create_task(self._from_envoy(), name="ads from Envoy")
-        to_istiod = asyncio.create_task(self._to_istiod(opened.call, opened.istiod), name="ads to istiod")
-        from_istiod = asyncio.create_task(self._from_istiod(opened.call), name="ads from istiod")
-        replaced = asyncio.create_task(self._replaced.wait(), name="ads replaced")
-        tasks: set[asyncio.Task[Any]] = {from_envoy, to_istiod, from_istiod, replaced}
-        try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            await self._end(opened, from_envoy, from_istiod, replaced)
-        finally:
-            self._stop_waiting()
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _end(
-        self,
-        opened: Opened,
-        from_envoy: "asyncio.Task[None]",
-        from_istiod: "asyncio.Task[None]",
-        replaced: "asyncio.Task[Any]",
-    ) -> None:
-        if replaced.done():
-            self._ended("envoy", "cancelled", REPLACED)
+    def _send(self, message: bytes) -> None:
+        if self._opened is None:
+            self._early.append(message)
             return
-        if from_envoy.done():
-            await self._end_of_envoy(from_envoy.exception())
+        self._wait_for_answer(self._opened.istiod)
+        self._opened.stream.write(message)
+        self._account.requests += 1
+
+    # From Envoy (http2.stream.Receiver)
+
+    def message_received(self, message: Message) -> None:
+        request = bytes(message)
+        if self._largest_request is not None and len(request) > self._largest_request:
+            text = self._told_of(request)
+            self._finish("envoy", "error", text, Status(Code.RESOURCE_EXHAUSTED, text))
             return
-        failure = from_istiod.exception() if from_istiod.done() else None
-        if failure is not None and not isinstance(failure, grpc.RpcError):
-            text = f"what istiod {opened.istiod} sent could not be passed on: {failure!r}"
-            if isinstance(failure, ValueError):
-                text = f"istiod {opened.istiod} sent what is no xDS response: {failure}"
-            self._ended("istiod", "error", text)
-            await self._context.abort(grpc.StatusCode.INTERNAL, text)
-        code, details = await opened.ending.status()
-        text = f"istiod {opened.istiod} ended the stream: {code.name}{f': {details}' if details else ''}"
-        self._ended("istiod", "cancelled" if is_expected(code, details) else "error", text)
-        if code is not grpc.StatusCode.OK:
-            self._account.problem = text
-            await self._context.abort(code, details)
+        self._send(request)
+        for own in self._note_request(request):
+            self._send(own)
 
-    async def _end_of_envoy(self, error: BaseException | None) -> None:
-        if isinstance(error, TooLong):
-            self._ended("envoy", "error", str(error))
-            await self._context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
-        why = f": {error}" if error is not None else ""
-        self._ended("envoy", "error" if error is not None else "cancelled", f"{ENDED}{why}")
+    def half_closed(self) -> None:
+        self._finish("envoy", "cancelled", ENDED, Status(Code.OK))
 
-    def _ended(self, side: str, kind: str, text: str) -> None:
+    def ended(self, status: Status) -> None:
+        if status.code in _OF_ENVOY:
+            self._finish("envoy", "cancelled", ENDED, status)
+        else:
+            self._finish("envoy", "error", f"{ENDED}: {status}", status)
+
+    def pause_writing(self) -> None:
+        """Envoy does not read so fast: istiod waits too."""
+        self._paused_at = self._clock.monotonic()
+        if self._opened is not None:
+            self._opened.stream.pause_reading()
+
+    def resume_writing(self) -> None:
+        assert self._paused_at is not None
+        took = self._clock.monotonic() - self._paused_at
+        if took > SLOW_FORWARD_S:
+            self._log.warn(f"Envoy took {took:.0f} s to read what istiod sent")
+        if self._opened is not None:
+            self._opened.stream.resume_reading()
+
+    # Ends
+
+    def _finish(self, side: str, kind: str, text: str | None, status: Status) -> None:
+        """Once, and both ways: Envoy hears `status`, where it still listens; istiod that we are gone."""
+        if self._is_over:
+            return
         self._is_over = True
+        self._stop_waiting()
         (self._account.envoy_ends if side == "envoy" else self._account.istiod_ends)[kind] += 1
+        if text is not None:
+            self._tell_end(kind, text)
+        self._envoy.end(status)
+        self._proxy.ended(self, self._state)
+        self._early.clear()
+        if self._opened is not None:
+            self._opened.connection.close()
+            self._proxy.run(self._opened.connection.wait_closed(), "ads closing")
+        elif self._opening is not None and self._opening is not asyncio.current_task():
+            self._opening.cancel()
+
+    def _tell_end(self, kind: str, text: str) -> None:
         self._account.past.append(text)
         if kind == "cancelled":
             self._log.info(text)
         else:
             self._account.problem = text
             self._log.warn(text)
+
+    def istiod_ended(self, status: Status) -> None:
+        """What istiod says at its end, Envoy is told word for word."""
+        text = f"istiod {self._state.istiod} ended the stream: {status}"
+        is_well = is_expected(status)
+        self._finish("istiod", "cancelled" if is_well else "error", text, status)
+        if not status.is_ok:
+            self._account.problem = text
 
     def _say_problem(self, problem: str) -> None:
         if problem != self._account.problem:
@@ -260,17 +260,6 @@ class _Stream:
     def _stop_waiting(self) -> None:
         if self._silence is not None:
             self._silence.cancel()
-
-    async def _from_envoy(self) -> None:
-        while True:
-            message: Any = await self._context.read()
-            if message is grpc.aio.EOF:
-                return
-            if len(message) > self._largest_request:
-                raise TooLong(self._told_of(message))
-            self._queue.put_nowait(message)
-            for own in self._note_request(message):
-                self._queue.put_nowait(own)
 
     def _told_of(self, message: bytes) -> str:
         kind = _name(envelope(message, self._request).type_url)
@@ -307,30 +296,24 @@ class _Stream:
                 refused[kind] = words
                 self._log.warn(f"Envoy refuses {_name(kind)}: {words}")
 
-    async def _to_istiod(self, call: Any, istiod: str) -> None:
-        while True:
-            message = await self._queue.get()
-            self._wait_for_answer(istiod)
-            await call.write(message)
-            self._account.requests += 1
+    # From istiod
 
-    async def _from_istiod(self, call: Any) -> None:
-        while await self._pass_one(call):
-            pass
-
-    async def _pass_one(self, call: Any) -> bool:
-        """False at the end. Apart from its loop, whose local name would keep 20 MB until the next push."""
-        message = await call.read()
-        if message is grpc.aio.EOF:
-            return False
+    def take(self, message: Message) -> None:
+        if self._is_over:
+            return
         self._stop_waiting()
         self._account.responses += 1
         self._account.problem, self._account.last_contact = None, self._clock.wall()
-        await self._take(bytes(message))
-        self._heap.note(len(message))
-        return True
+        try:
+            self._take(cast(bytes, message))  # read, a bytearray is no different
+        except Exception as error:  # noqa: BLE001 - whatever it is, Envoy is told and comes back
+            text = f"what istiod {self._state.istiod} sent could not be passed on: {error!r}"
+            if isinstance(error, ValueError):
+                text = f"istiod {self._state.istiod} sent what is no xDS response: {error}"
+            self._finish("istiod", "error", text, Status(Code.INTERNAL, text))
+        self._proxy.heap.note(len(message))
 
-    async def _take(self, message: bytes) -> None:
+    def _take(self, message: bytes) -> None:
         around = envelope(message, self._response)
         state = self._state.of(around.type_url)
         state.version, state.nonce, state.resources = around.version, around.nonce, around.resources
@@ -338,24 +321,54 @@ class _Stream:
         state.bytes += len(message)
         fate, answer = self._interception.take(message, around)
         if answer is not None:
-            self._queue.put_nowait(answer)
+            self._send(answer)
         if fate is Fate.FORWARDED:
-            passed = await self._pass_on(around.type_url, message, self._state.is_delta)
-            began = self._clock.monotonic()
-            await self._context.write(passed)
-            took = self._clock.monotonic() - began
-            if took > SLOW_FORWARD_S:
-                self._log.warn(f"Envoy took {took:.0f} s to read {len(message)} bytes of {around.type_url}")
+            self._forward(around.type_url, message)
         elif fate is Fate.DROPPED:
             self._account.dropped[around.type_url] += 1
             if self._account.dropped[around.type_url] == 1:
                 self._log.error(f"dropped what istiod sent of {around.type_url}: nobody here takes that type")
 
+    def _forward(self, type_url: str, message: bytes) -> None:
+        passed = self._proxy.pass_on(type_url, message, self._state.is_delta)
+        if passed is None:
+            self._envoy.write(message)
+            return
+        assert self._opened is not None
+        self._opened.stream.pause_reading()  # what comes behind it waits
+        self._proxy.run(self._forward_later(passed, self._opened), "ads filter")
 
-async def _close(opened: Opened) -> None:
-    opened.call.cancel()
-    with contextlib.suppress(Exception):
-        await opened.channel.close()
+    async def _forward_later(self, passed: Awaitable[bytes], opened: Opened) -> None:
+        try:
+            self._envoy.write(await passed)
+        except Exception as error:  # noqa: BLE001 - as in `take`
+            text = f"what istiod {opened.istiod} sent could not be passed on: {error!r}"
+            self._finish("istiod", "error", text, Status(Code.INTERNAL, text))
+            return
+        if not self._envoy.is_writing_paused:
+            opened.stream.resume_reading()
+
+
+class _FromIstiod:
+    """The receiver of the stream to istiod."""
+
+    def __init__(self, stream: _Stream) -> None:
+        self._stream = stream
+
+    def message_received(self, message: Message) -> None:
+        self._stream.take(message)
+
+    def half_closed(self) -> None:
+        """Only a server is told."""
+
+    def ended(self, status: Status) -> None:
+        self._stream.istiod_ended(status)
+
+    def pause_writing(self) -> None:
+        """Nothing to do: requests wait without a bound."""
+
+    def resume_writing(self) -> None:
+        """As above."""
 
 
 def _name(type_url: str) -> str:

@@ -1,26 +1,15 @@
-"""Where Envoy asks for its configuration: gRPC on `<configPath>/XDS`, behind a socket that listens since before Envoy.
+"""Where Envoy asks for its configuration: gRPC on `<configPath>/XDS`, a socket that listens since before Envoy."""
 
-Messages come in and go out as bytes. Importing this module imports grpc: `supervise` does it while Envoy boots.
-"""
-
+import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
 
-import grpc
-
+from pilot_agent.http2.connection import Config
+from pilot_agent.http2.server import Handler, Server
 from pilot_agent.log import Scope
-from pilot_agent.uds.grpc_server import serve_behind
 from pilot_agent.uds.listener import Listener
 from pilot_agent.xds.options import XdsOptions
 from pilot_agent.xds.proxy import AdsProxy
 from pilot_agent.xds.upstream import DELTA, SERVICE, SOTW
-
-if TYPE_CHECKING:
-    from pilot_agent.xds.proxy import Context
-
-
-LARGEST_LIMIT = 2**31 - 1
-"""What gRPC's settings can hold; a negative setting means no limit."""
 
 
 class XdsServer:
@@ -30,28 +19,29 @@ class XdsServer:
         self._listener, self._proxy, self._options, self._log = listener, proxy, options, log
 
     async def run(self) -> None:
-        """Raises RuntimeError, OSError or SettingsError when gRPC can't have a socket of its own there."""
         options = self._options()
-        largest = options.largest_request if options.largest_request >= 0 else LARGEST_LIMIT
-        arguments = (
-            # The proxy holds Envoy to the limit: gRPC would cut the stream and tell the agent nothing. What is over
-            # twice the limit gRPC does not even read.
-            ("grpc.max_receive_message_length", min(2 * largest, LARGEST_LIMIT)),
-            ("grpc.max_send_message_length", -1),
-            ("grpc.max_concurrent_streams", options.most_streams),
-            *options.keepalive,
-            ("grpc.http2.min_ping_interval_without_data_ms", 15_000),
+        largest = options.largest_request if options.largest_request >= 0 else None
+        interval, timeout = options.keepalive
+        config = Config(
+            # The proxy holds Envoy to the limit, and says which request it was; what is over twice the limit is not
+            # even read.
+            largest_message=2 * largest if largest is not None else None,
+            most_streams=options.most_streams,
+            keepalive_interval=interval,
+            keepalive_timeout=timeout,
+            turn=self._proxy.turn,
         )
-        await serve_behind(self._listener, self._handlers(largest), arguments, self._log, "xDS proxy")
+        server = Server(self._handlers(largest), config)
+        await server.start(self._listener.socket)
+        self._log.info(f"xDS proxy listens on {self._listener.path}")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await server.close(0)  # no stream of ADS ends by itself
+            await self._proxy.close()
 
-    def _handlers(self, largest_request: int) -> Any:
-        def method(*, is_delta: bool) -> Any:
-            async def serve(_requests: Any, context: "Context") -> None:
-                await self._proxy.serve(context, is_delta=is_delta, largest_request=largest_request)
-
-            return grpc.stream_stream_rpc_method_handler(serve)
-
-        service = SERVICE.strip("/")
-        return grpc.method_handlers_generic_handler(
-            service, {SOTW: method(is_delta=False), DELTA: method(is_delta=True)}
-        )
+    def _handlers(self, largest: int | None) -> dict[str, Handler]:
+        return {
+            SERVICE + SOTW: lambda stream: self._proxy.serve(stream, is_delta=False, largest_request=largest),
+            SERVICE + DELTA: lambda stream: self._proxy.serve(stream, is_delta=True, largest_request=largest),
+        }

@@ -1,25 +1,29 @@
 """The stream to istiod: a new connection for each of Envoy's, to the first address that answers."""
 
 import asyncio
-import contextlib
+import ssl
 from collections.abc import Callable
-from typing import Any, NamedTuple
-
-import grpc
+from typing import NamedTuple
 
 from pilot_agent.clock import Clock
 from pilot_agent.errors import IdentityError
-from pilot_agent.identity.channel import metadata, open_channel, read_credentials
+from pilot_agent.http2.client import ClientConnection, ClientStream
+from pilot_agent.http2.connect import ConnectFailed, connect
+from pilot_agent.http2.connection import Config
+from pilot_agent.http2.frames import LARGEST_MAX_FRAME
+from pilot_agent.http2.outgoing import Turn
+from pilot_agent.http2.stream import Receiver
+from pilot_agent.identity.channel import metadata, read_credentials, tls_context
 from pilot_agent.identity.crypto import IN_PROCESS, Crypto
 from pilot_agent.identity.tokens import Tokens
 from pilot_agent.log import Scope
-from pilot_agent.xds.endings import Ending
 from pilot_agent.xds.options import IstiodOptions, XdsOptions
 
 SERVICE = "/envoy.service.discovery.v3.AggregatedDiscoveryService/"
 SOTW, DELTA = "StreamAggregatedResources", "DeltaAggregatedResources"
-CONNECT_S = 5.0
-"""For one address: gRPC alone would wait 20 s for a handshake that nobody answers."""
+WINDOW, BUFFER = 1 << 20, 1 << 18
+"""Bytes of a stream's window at rest and of one read. A larger window lets a push begin while the one before still
+waits for Envoy, which is memory; a message on its way is granted whole."""
 
 
 class Unreachable(Exception):
@@ -27,16 +31,16 @@ class Unreachable(Exception):
 
 
 class Opened(NamedTuple):
-    """A call under way, what it ended with once it has, and the channel that ends with it."""
+    """A stream under way, and the connection that ends with it."""
 
-    call: Any
-    ending: Ending
-    channel: "grpc.aio.Channel"
+    stream: ClientStream
+    connection: ClientConnection
     istiod: str
 
 
 class Upstream:
-    """Opens calls. `options` is asked anew each time, files and token are read anew."""
+    """Opens streams. `options` is asked anew each time, files and token are read anew. `ciphers` are the TLS 1.2 suites
+    a compliance policy leaves, as OpenSSL lists them; None: its own choice."""
 
     def __init__(
         self,
@@ -45,65 +49,47 @@ class Upstream:
         log: Scope,
         clock: Clock,
         crypto: Crypto = IN_PROCESS,
+        ciphers: str | None = None,
     ) -> None:
         self._options, self._tokens, self._log, self._clock = options, tokens, log, clock
-        self._crypto = crypto
+        self._crypto, self._ciphers = crypto, ciphers
+        self.turn = Turn()
+        """Of these connections and Envoy's."""
 
-    async def open(self, *, is_delta: bool) -> Opened:
+    async def open(self, receiver: Receiver, *, is_delta: bool) -> Opened:
         """Raises Unreachable when no address could be connected to."""
         options = self._options()
         problems = []
         for istiod in options.istiods:
             try:
-                return await self._open(options, istiod, is_delta=is_delta)
-            except (IdentityError, Unreachable) as error:
+                return await self._open(options, istiod, receiver, is_delta=is_delta)
+            except (IdentityError, ConnectFailed, ssl.SSLError, ValueError) as error:
                 problems.append(f"istiod {istiod.address}: {error}")
         raise Unreachable("; ".join(problems))
 
-    async def _open(self, options: XdsOptions, istiod: IstiodOptions, *, is_delta: bool) -> Opened:
+    async def _open(self, options: XdsOptions, istiod: IstiodOptions, receiver: Receiver, *, is_delta: bool) -> Opened:
         loop = asyncio.get_running_loop()
-        credentials = await loop.run_in_executor(
-            None, lambda: read_credentials(istiod, self._log, self._clock, self._crypto)
-        )
+        tls = await loop.run_in_executor(None, lambda: self._tls(istiod))
         token = await loop.run_in_executor(None, self._tokens.read) if self._tokens is not None else ""
-        channel = open_channel(
-            istiod,
-            credentials,
-            (
-                ("grpc.max_receive_message_length", -1),
-                ("grpc.max_send_message_length", -1),
-                *options.keepalive,
-                ("grpc.http2.max_pings_without_data", 0),
-            ),
+        interval, timeout = options.keepalive
+        config = Config(
+            largest_message=None,
+            window=WINDOW,
+            max_frame=LARGEST_MAX_FRAME,
+            buffer=BUFFER,
+            keepalive_interval=interval,
+            keepalive_timeout=timeout,
+            turn=self.turn,
         )
+        connection = await connect(istiod.address, config, tls, istiod.server_name)
         try:
-            await self._connect(channel)
-            method: Any = channel.stream_stream(SERVICE + (DELTA if is_delta else SOTW))
-            call = method(metadata=metadata(istiod, token))
-            return Opened(call, Ending(call), channel, str(istiod.address))
+            method = SERVICE + (DELTA if is_delta else SOTW)
+            stream = connection.open(method, receiver, metadata(istiod, token))
         except BaseException:
-            with contextlib.suppress(Exception):
-                await channel.close()
+            connection.abort()
             raise
+        return Opened(stream, connection, str(istiod.address))
 
-    async def _connect(self, channel: "grpc.aio.Channel") -> None:
-        """Wait until the channel is connected, or has failed once: its own next try is not waited for."""
-        state = channel.get_state(try_to_connect=True)
-        try:
-            async with asyncio.timeout(CONNECT_S):
-                while state is not grpc.ChannelConnectivity.READY:
-                    if state in (grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN):
-                        raise Unreachable(await self._why(channel))
-                    await channel.wait_for_state_change(state)
-                    state = channel.get_state()
-        except TimeoutError:
-            raise Unreachable(f"no connection within {CONNECT_S:g} s") from None
-
-    async def _why(self, channel: "grpc.aio.Channel") -> str:
-        """gRPC tells the reason of a failed connection only to a call that fails by it."""
-        probe: Any = channel.unary_unary("/connection.Probe/Reason")
-        try:
-            await probe(b"", timeout=1.0)
-        except grpc.aio.AioRpcError as error:
-            return " ".join((error.details() or error.code().name).split())[:500]
-        return "the connection failed"
+    def _tls(self, istiod: IstiodOptions) -> ssl.SSLContext | None:
+        credentials = read_credentials(istiod, self._log, self._clock, self._crypto)
+        return None if istiod.is_plaintext else tls_context(credentials, self._ciphers)

@@ -112,15 +112,12 @@ def test_a_certificate_of_our_own(here: Path) -> None:
 @pytest.mark.parametrize(
     ("interval", "timeout", "expected"),
     [
-        ("30s", "10s", (30_000, 10_000)),
-        ("1ms", "100us", (1, 1)),
-        ("0s", "0s", (2**31 - 1, 20_000)),
-        ("-1s", "-1s", (2**31 - 1, 20_000)),
-        ("100000h", "100000h", (2**31 - 1, 2**31 - 1)),
+        ("30s", "10s", (30.0, 10.0)),
+        ("1ms", "100us", (0.001, 0.001)),
+        ("0s", "0s", (None, 20.0)),
+        ("-1s", "-1s", (None, 20.0)),
+        ("100000h", "100000h", (360_000_000.0, 360_000_000.0)),
     ],
 )
-def test_how_often_a_connection_is_tried_fits_what_grpc_can_hold(
-    interval: str, timeout: str, expected: tuple[int, int]
-) -> None:
-    found = options(GRPC_KEEPALIVE_INTERVAL=interval, GRPC_KEEPALIVE_TIMEOUT=timeout)
-    assert tuple(value for _, value in found.keepalive) == (*expected, expected[1])
+def test_how_often_a_connection_is_tried(interval: str, timeout: str, expected: tuple[float | None, float]) -> None:
+    assert options(GRPC_KEEPALIVE_INTERVAL=interval, GRPC_KEEPALIVE_TIMEOUT=timeout).keepalive == expected

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from pilot_agent.xds import proxy as proxy_module
 from pilot_agent.xds.intercept import LISTENER, PROXY_CONFIG
-from pilot_agent.xds.proxy import process_of
 from tests.support.eventually import eventually
 from tests.support.fake_ads import CDS, cluster
 from tests.support.fake_istiod import FakeIstiod
@@ -110,7 +109,7 @@ def test_a_request_over_the_limit_ends_the_stream_with_words(tmp_path: Path, ist
         client = proxied.stream()
         client.ask(CDS, "x" * 2500)
         code, details = client.ended()
-        assert code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details, "gRPC does not read it"
+        assert code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details, "it is not even read"
         client = proxied.stream()
         client.ask(CDS)
         client.next()
@@ -255,10 +254,3 @@ def test_roots_of_istiod_are_taken_and_acknowledged_by_the_agent(proxied: Proxie
     assert asked.response_nonce == "" and accepted.response_nonce != ""
     assert not accepted.HasField("error_detail")
     assert [each.type_url for each in only(istiod).frames][:2] == [LISTENER, PROXY_CONFIG]
-
-
-@pytest.mark.parametrize(
-    ("peer", "process"), [("unix-abstract:pilot-agent.12.3.4.5", 12), ("unix:", 0), ("ipv4:1.2.3.4:5", 0), ("", 0)]
-)
-def test_the_process_behind_a_connection(peer: str, process: int) -> None:
-    assert process_of(peer) == process
