@@ -32,8 +32,16 @@ class StockEnvoy:
 
     def is_suspect(self, type_url: str, response: bytes) -> bool:
         """Whether there may be anything in a response that Envoy must not get."""
-        choice = self._desired().settings.flags.stock_envoy
-        return choice != "false" and self._everything.is_suspect(type_url, response)
+        desired = self._desired()
+        choice = desired.settings.flags.stock_envoy
+        if choice == "false" or (choice == "auto" and self._has_everything(desired)):
+            return False
+        return self._everything.is_suspect(type_url, response)
+
+    def _has_everything(self, desired: Desired) -> bool:
+        """Whether the binary is known to be Istio's build: then no push is searched any more."""
+        build = self._build
+        return build is not None and build.path == desired.binary and (build.is_istio or not build.is_known)
 
     async def pass_on(self, type_url: str, response: bytes, is_delta: bool) -> bytes:
         """What Envoy gets of a response; the same object where it can load all of it."""

@@ -140,6 +140,18 @@ PARTS = (
 )
 """The first that fits counts."""
 
+HINTS = (
+    b"istio.",
+    b"istio_",
+    b"istio-",
+    b"metadata",
+    b"PluginConfig",
+    b"misdirected_request",
+    b"tcp_cluster_rewrite",
+    b"forward_downstream_sni",
+)
+"""One of these is in every marker. Each search takes 4 ms for 20 MB, and there are twice as many markers."""
+
 KINDS = tuple(
     f"type.googleapis.com/envoy.config.{each}"
     for each in (
@@ -166,7 +178,9 @@ class StockFilter:
 
     def is_suspect(self, type_url: str, encoded: bytes) -> bool:
         """Whether any of it may be inside; most responses are never parsed."""
-        return type_url in KINDS and any(marker in encoded for marker in self._markers)
+        if type_url not in KINDS or not self._markers or not any(text in encoded for text in HINTS):
+            return False
+        return any(marker in encoded for marker in self._markers)
 
     def response(self, type_url: str, encoded: bytes, *, is_delta: bool) -> bytes:
         """A response without what can't be loaded; the same object when it has nothing of that."""

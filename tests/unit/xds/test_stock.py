@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pilot_agent.log import Level
-from pilot_agent.xds.stock import PARTS, PEER_EXCHANGE, StockFilter
+from pilot_agent.xds.stock import HINTS, PARTS, PEER_EXCHANGE, StockFilter
 from tests.support.pushed import CLUSTER, GOOGLE, LISTENER, ROUTES, cluster, listener, routes
 from tests.support.recorded_log import RecordedLog
 
@@ -429,6 +429,12 @@ def test_a_response_without_them_is_the_same_object(stand: Stand, is_delta: bool
     assert stand.stock.response(LISTENER, body, is_delta=is_delta) is body
     endpoints = encoded(response([listener()], is_delta=is_delta))
     assert stand.stock.response(ENDPOINTS, endpoints, is_delta=is_delta) is endpoints
+
+
+def test_a_hint_is_in_every_marker() -> None:
+    stock = Stand().stock
+    assert all(any(hint in marker for hint in HINTS) for marker in stock._markers)
+    assert all(any(hint in marker for marker in stock._markers) for hint in HINTS), "and none is there in vain"
 
 
 def test_levels_are_as_loud_as_the_loss() -> None:
