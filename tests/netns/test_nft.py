@@ -98,7 +98,7 @@ def test_values_that_no_recording_has_are_foretold_too(place: Place) -> None:
             native_nftables=True,
             inbound_tunnel_port="25",
             envoy_port="http",
-            istio_inbound_ports="8000:8010,http,0:65535",
+            istio_inbound_ports="8000:8010,http,1:65535",
             istio_service_cidr="::ffff:10.0.0.0/104,10.1.2.3/25,0.0.0.0/0,::/0,::1.2.3.4/128",
             istio_exclude_interfaces="eth+,eth0.100,0eth,tcp,ip6,icmpv6,rt0,rt2,rt4,sack0,sack1,meta,net1",
             kube_virt_interfaces="eth0:1",

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,8 +28,8 @@ _CLONE_NEWNS, _MS_REC, _MS_PRIVATE = 0x20000, 0x4000, 1 << 18
 # Opened once by a library and kept on purpose.
 _KEPT_FILES = ("/dev/urandom", "/dev/null", "anon_inode:[pidfd]/keep", "/.hypothesis/")
 
-_own_children: set[int] = set()
-"""Pids started by this process through subprocess (asyncio's included): a zombie among them was not waited for."""
+_own_children: "dict[int, weakref.ref[subprocess.Popen[bytes]]]" = {}
+"""What this process started through subprocess (asyncio's included), by pid; the last one, since pids come again."""
 
 leaked_tasks: list[str] = []
 """Tasks still pending when an asyncio.run of the test ended."""
@@ -50,7 +51,7 @@ def _note_children() -> None:
 
     def noting(self: subprocess.Popen[bytes], *args: object, **kwargs: object) -> None:
         execute(self, *args, **kwargs)
-        _own_children.add(self.pid)
+        _own_children[self.pid] = weakref.ref(self)
 
     subprocess.Popen._execute_child = noting  # type: ignore[attr-defined]
 
@@ -131,11 +132,20 @@ def kill_leaked_processes(before: Snapshot) -> None:
 def _reap_adopted(spared: frozenset[int]) -> None:
     """Reap zombies that came to us as subreaper; their own parent is dead, nobody else will."""
     for process in proc_tree(os.getpid()):
-        if process.is_zombie and process.parent == os.getpid() and process.pid not in _own_children | spared:
+        is_adopted = process.parent == os.getpid() and process.pid not in spared and not _is_own_child(process.pid)
+        if process.is_zombie and is_adopted:
             try:
                 os.waitpid(process.pid, os.WNOHANG)
             except ChildProcessError:
                 pass
+
+
+def _is_own_child(pid: int) -> bool:
+    """One that was never waited for: such a zombie is a leak of ours."""
+    started = _own_children.get(pid)
+    popen = started() if started is not None else None
+    forgotten: list[subprocess.Popen[bytes]] = subprocess._active  # type: ignore[attr-defined]
+    return (popen is not None and popen.returncode is None) or any(each.pid == pid for each in forgotten)
 
 
 def _descriptors() -> dict[int, str]:
