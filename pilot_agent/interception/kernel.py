@@ -20,8 +20,6 @@ Backend = Literal["nft", "legacy", "plain"]
 
 LOCK_WAIT_S = 30
 LOCK_FILE = Path("/run/xtables.lock")
-FIRST_WITH_LOCK_FILE_VARIABLE = (1, 8, 6)
-"""XTABLES_LOCKFILE, so that a CNI plug-in's runs wait for those of one pod only."""
 _FAMILIES: tuple[Family, ...] = (4, 6)
 
 

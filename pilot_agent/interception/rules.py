@@ -78,10 +78,6 @@ class Rule:
     is_terse: bool = False
     nft_protocol: str = ""
 
-    @property
-    def is_own_chain(self) -> bool:
-        return self.chain.startswith(OWN_PREFIX)
-
 
 # As it is given to iptables
 

@@ -43,15 +43,11 @@ def _targets(rules: Sequence[Rule]) -> list[str]:
     return [rule.verdict.value for rule in rules if rule.verdict.action == "jump"]
 
 
-def saved_tables(chains: Chains, family: Family) -> dict[str, list[str]]:
-    """The lines of iptables-save by table: chains of our own by name, then the rules of every chain.
+def saved_lines(table: dict[str, list[Rule]], family: Family) -> list[str]:
+    """The lines of iptables-save for a table: chains of our own by name, then the rules of every chain.
 
     Without policies and counters. Built-in chains come first, in the kernel's order, as iptables-save has them.
     """
-    return {table: saved_lines(chains[table], family) for table in sorted(chains)}
-
-
-def saved_lines(table: dict[str, list[Rule]], family: Family) -> list[str]:
     own = sorted(chain for chain in table if chain not in BUILT_IN_CHAINS)
     built_in = [chain for chain in _KERNEL_ORDER if chain in table]
     rules = [saved(rule, family) for chain in (*built_in, *own) for rule in table[chain]]

@@ -44,9 +44,9 @@ class StockEnvoy:
         return build is not None and build.path == desired.binary and (build.is_istio or not build.is_known)
 
     async def pass_on(self, type_url: str, response: bytes, is_delta: bool) -> bytes:
-        """What Envoy gets of a response; the same object where it can load all of it."""
+        """What Envoy gets of a response that `is_suspect`; the same object where it can load all of it."""
         choice = self._desired().settings.flags.stock_envoy
-        if choice == "false" or not self._everything.is_suspect(type_url, response):
+        if choice == "false":  # since then, by a reload
             return response
         chosen = self._everything if choice == "true" else await self._fitting()
         # Hundreds of listeners take tenths of a second: in a thread, so that probes are answered meanwhile.

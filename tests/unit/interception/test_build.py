@@ -6,7 +6,7 @@ from pilot_agent.interception.build import build, of_family
 from pilot_agent.interception.canonical import canonical
 from pilot_agent.interception.nftables import script
 from pilot_agent.interception.rules import Family
-from pilot_agent.interception.ruleset import chains_of, restore_text, saved_tables
+from pilot_agent.interception.ruleset import chains_of, restore_text, saved_lines
 from tests.unit.interception.recordings import Recording, recordings
 
 EACH = pytest.mark.parametrize("case", recordings(), ids=lambda case: case.name)
@@ -26,7 +26,10 @@ def test_what_iptables_save_says_is_foretold(case: Recording) -> None:
     capture = case.options().capture
     rules = canonical(build(capture))
     foretold = {
-        family: saved_tables(chains_of(of_family(rules, family)), family) if family in capture.families else {}
+        family: {
+            table: saved_lines(chains, family)
+            for table, chains in (chains_of(of_family(rules, family)).items() if family in capture.families else ())
+        }
         for family in FAMILIES
     }
     recorded = {
