@@ -56,7 +56,7 @@ class MeshReader:
             )
         served = [file.served for file in self._files.values() if file.served]
         return Reading(
-            tuple(entry for document in served for entry in document.entries),
+            tuple(each for document in served for each in document.resources if isinstance(each, ServiceEntry)),
             dict(sorted(errors.items())),
             tuple(warning for document in served for warning in document.warnings),
         )
@@ -106,7 +106,7 @@ class MeshReader:
             document = file.served if name in errors else file.current
             if not isinstance(document, Document):
                 continue
-            conflict = claims.add(document.entries)
+            conflict = claims.add(tuple(each for each in document.resources if isinstance(each, ServiceEntry)))
             if conflict is None:
                 served[name] = document
             elif name not in errors and file.served is not None:

@@ -5,9 +5,13 @@ into what templates see. NamedTuples, because `dataclasses` costs an import on t
 """
 
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from pilot_agent.errors import MeshError
+
+if TYPE_CHECKING:
+    from pilot_agent.mesh.policy import DestinationRule, PeerAuthentication, Sidecar
+    from pilot_agent.mesh.traffic import VirtualService
 
 HTTP_PROTOCOLS = frozenset({"HTTP", "HTTP2", "GRPC", "GRPC-WEB", "HTTP_PROXY"})
 TLS_PROTOCOLS = frozenset({"HTTPS", "TLS"})
@@ -70,13 +74,14 @@ class Origin(NamedTuple):
 
 
 class ServicePort(NamedTuple):
-    """`place` counts from 0 in spec.ports."""
+    """`place` counts from 0 in spec.ports. `target_name` is the name of a port of the pod, where one was given."""
 
     place: int
     number: int
     name: str
     protocol: str
     target_port: int
+    target_name: str = ""
 
     @property
     def is_http(self) -> bool:
@@ -89,20 +94,29 @@ class ServicePort(NamedTuple):
 
 
 class Endpoint(NamedTuple):
-    """`ports` maps a service port's name to the endpoint's own port; `locality` is region, zone, sub-zone."""
+    """`ports` maps a service port's name to the endpoint's own port; `locality` is region, zone, sub-zone.
+
+    `service_account` is the workload's, "" where it is not known; `is_ready` is false for one that gets no traffic.
+    """
 
     address: str
     ports: Mapping[str, int]
     weight: int
     locality: tuple[str, str, str]
     labels: Mapping[str, str]
+    service_account: str = ""
+    is_ready: bool = True
 
     def port(self, port: ServicePort) -> int:
         return self.ports.get(port.name, port.target_port)
 
 
 class ServiceEntry(NamedTuple):
-    """One ServiceEntry. `addresses` holds single addresses and CIDR ranges in canonical form."""
+    """One ServiceEntry. `addresses` holds single addresses and CIDR ranges in canonical form.
+
+    `selector` picks WorkloadEntries of its namespace for endpoints, None where there is none. `export_to` is "*", "."
+    or namespaces; empty for "*".
+    """
 
     origin: Origin
     name: str
@@ -113,10 +127,59 @@ class ServiceEntry(NamedTuple):
     resolution: Resolution
     location: str
     endpoints: tuple[Endpoint, ...]
+    selector: Mapping[str, str] | None = None
+    subject_alt_names: tuple[str, ...] = ()
+    export_to: tuple[str, ...] = ()
 
     @property
     def vips(self) -> tuple[str, ...]:
         return tuple(address for address in self.addresses if "/" not in address)
+
+
+class KubernetesService(NamedTuple):
+    """A Kubernetes Service. `cluster_ips` is empty for a headless one and for ExternalName.
+
+    `external_name` is "" but for `type: ExternalName`. `selector` picks WorkloadEntries of its namespace; its pods are
+    told by Endpoints and EndpointSlices. `export_to` comes from the annotation networking.istio.io/exportTo.
+    """
+
+    origin: Origin
+    name: str
+    namespace: str
+    cluster_ips: tuple[str, ...]
+    is_headless: bool
+    external_name: str
+    ports: tuple[ServicePort, ...]
+    selector: Mapping[str, str]
+    export_to: tuple[str, ...] = ()
+
+
+class ServiceEndpoints(NamedTuple):
+    """One EndpointSlice, or one Endpoints object, of the Kubernetes Service `service` of its namespace.
+
+    The endpoints' ports are by the name of the service's port ("" for the only, unnamed one).
+    """
+
+    origin: Origin
+    name: str
+    namespace: str
+    service: str
+    endpoints: tuple[Endpoint, ...]
+
+
+class WorkloadEntry(NamedTuple):
+    """One WorkloadEntry: its endpoint has its labels, and its ports are by name of the service's port."""
+
+    origin: Origin
+    name: str
+    namespace: str
+    endpoint: Endpoint
+
+
+Resource: TypeAlias = (
+    "ServiceEntry | KubernetesService | ServiceEndpoints | WorkloadEntry"
+    " | VirtualService | DestinationRule | PeerAuthentication | Sidecar"
+)
 
 
 class FieldWarning(NamedTuple):
@@ -141,7 +204,7 @@ class DocumentRefused(MeshError):
 
 
 class Document(NamedTuple):
-    """What one file says, usable as a whole."""
+    """What one file says, usable as a whole: its resources in the order they are written."""
 
-    entries: tuple[ServiceEntry, ...]
+    resources: tuple[Resource, ...]
     warnings: tuple[FieldWarning, ...]
