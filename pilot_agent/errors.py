@@ -21,6 +21,9 @@ EXIT_GAVE_UP = 1
 EXIT_INTERCEPTION = 1
 """istio-iptables: a setting that can't be, or rules that can't be applied."""
 
+EXIT_DEMO = 1
+"""demo: a step did not happen."""
+
 EXIT_DIFFERS = 2
 """istio-iptables status: the rules that are there are not the wanted ones."""
 
@@ -66,6 +69,12 @@ class InterceptionError(AgentError):
     """Traffic can't be captured as it was told; the tables are as they were."""
 
     exit_code = EXIT_INTERCEPTION
+
+
+class DemoError(AgentError):
+    """The demo can't go on: a pod could not be made, or a step did not happen."""
+
+    exit_code = EXIT_DEMO
 
 
 class IdentityError(AgentError):

@@ -20,7 +20,7 @@ LAYERS = {
     **dict.fromkeys(LEFT_TO_RIGHT, 1),
     **dict.fromkeys(("envoy", "identity", "files", "cloud", "uds", "http2"), 2),
     **dict.fromkeys(("status", "metrics", "sds", "xds", "dns", "mesh", "interception", "inspect"), 3),
-    "supervise": 4,
+    **dict.fromkeys(("supervise", "demo"), 4),
     "commands": 5,
 }
 
@@ -94,6 +94,7 @@ def test_the_agent_imports_down_only() -> None:
         ("envoy/a.py", "from pilot_agent.files import watch", "sideways"),
         ("status/a.py", "from pilot_agent.metrics.own import Own", "sideways"),
         ("mesh/a.py", "from ..xds import wire", "sideways"),
+        ("demo/a.py", "from pilot_agent.supervise import agent", "sideways"),
         ("settings/a.py", "from pilot_agent.node import addresses", "sideways"),
         ("node/a.py", "from pilot_agent.bootstrap import render", "sideways"),
         ("errors.py", "from pilot_agent.settings import model", "upward"),
