@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from pilot_agent.mesh import documents
 from pilot_agent.mesh.documents import MeshReader, read_directory
+from pilot_agent.mesh.kinds import KINDS
 from pilot_agent.mesh.model import Options, ServiceEntry
 from pilot_agent.mesh.view import see
 from tests.unit.mesh.declared import service_entry
@@ -83,7 +84,8 @@ BROKEN_FIELDS = {
     ),
     "STATIC without endpoints": (
         HEAD + "  hosts: [a.org]\n" + PORTS + "  resolution: STATIC\n",
-        "a.yaml:5: spec.endpoints: is missing: resolution STATIC needs the addresses of the service",
+        "a.yaml:5: spec.endpoints: is missing: resolution STATIC needs the addresses of the service, or a "
+        "workloadSelector",
     ),
     "endpoints without resolution": (
         HEAD + "  hosts: [a.org]\n" + PORTS + "  endpoints:\n  - address: 1.2.3.4\n",
@@ -180,14 +182,14 @@ def test_aliases_that_multiply_are_harmless(tmp_path: Path) -> None:
 
 def test_what_is_not_supported_is_a_warning_with_its_place(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text(
-        GOOD.replace("spec:\n", "spec:\n  exportTo: ['.']\n  resolutio: DNS\n")
+        GOOD.replace("spec:\n", "spec:\n  networks: ['.']\n  resolutio: DNS\n")
         + "---\napiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: g}\n"
     )
     reading = read_directory(tmp_path)
     assert [str(warning) for warning in reading.warnings] == [
-        "a.yaml:5: spec.exportTo: is not supported here and has no effect",
+        "a.yaml:5: spec.networks: is not supported here and has no effect",
         "a.yaml:6: spec.resolutio: is not supported here and has no effect; did you mean resolution?",
-        "a.yaml:19: kind: 'Gateway' is not supported here and has no effect; supported: ServiceEntry",
+        "a.yaml:19: kind: 'Gateway' is not supported here and has no effect; supported: " + ", ".join(KINDS),
     ]
     assert [entry.name for entry in reading.resources] == ["good"]
 

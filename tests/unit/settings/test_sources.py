@@ -177,7 +177,7 @@ def test_the_default_config_of_the_mesh_file(tmp_path: Path, name: str) -> None:
         ("enableAutoMtls: false", MeshSettings(has_auto_mtls=False)),
         ("accessLogFormat: '%REQ(:PATH)%'", MeshSettings(access_log_format="%REQ(:PATH)%\n")),
         (
-            "accessLogEncoding: JSON\naccessLogFormat: '{\"path\": \"%REQ(:PATH)%\"}'",
+            'accessLogEncoding: JSON\naccessLogFormat: \'{"path": "%REQ(:PATH)%"}\'',
             MeshSettings(access_log_is_json=True, access_log_format={"path": "%REQ(:PATH)%"}),
         ),
     ],
