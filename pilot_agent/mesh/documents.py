@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pilot_agent.mesh.claims import Claims, Conflict
-from pilot_agent.mesh.model import Document, DocumentRefused, FieldWarning, Options, ServiceEntry
+from pilot_agent.mesh.model import Document, DocumentRefused, FieldWarning, Options, Origin, Resource
+from pilot_agent.mesh.model import Path as FieldPath
 
 SUFFIXES = (".yaml", ".yml", ".json")
 MAX_FILE = 10 * 2**20
@@ -19,7 +20,7 @@ MAX_FILES = 10_000
 class Reading(NamedTuple):
     """The mesh as it now serves, and what is wrong with the files. `errors` is by file name, sorted."""
 
-    entries: tuple[ServiceEntry, ...]
+    resources: tuple[Resource, ...]
     errors: dict[str, DocumentRefused]
     warnings: tuple[FieldWarning, ...]
 
@@ -56,7 +57,7 @@ class MeshReader:
             )
         served = [file.served for file in self._files.values() if file.served]
         return Reading(
-            tuple(each for document in served for each in document.resources if isinstance(each, ServiceEntry)),
+            tuple(each for document in served for each in document.resources),
             dict(sorted(errors.items())),
             tuple(warning for document in served for warning in document.warnings),
         )
@@ -106,7 +107,7 @@ class MeshReader:
             document = file.served if name in errors else file.current
             if not isinstance(document, Document):
                 continue
-            conflict = claims.add(tuple(each for each in document.resources if isinstance(each, ServiceEntry)))
+            conflict = claims.add(document.resources)
             if conflict is None:
                 served[name] = document
             elif name not in errors and file.served is not None:
@@ -115,20 +116,25 @@ class MeshReader:
                 errors[name] = self._refusal(conflict)  # nothing of it serves, so nobody else is affected
         return served, None
 
-    def _refusal(self, conflict: Conflict) -> DocumentRefused:
-        """Read the file once more for the line: its text was not kept, and conflicts are rare."""
+    def place(self, origin: Origin, path: FieldPath, reason: str) -> FieldWarning:
+        """Something wrong with a served document that only the others show, with its line.
+
+        The file is read once more for that: its text was not kept, and such things are rare.
+        """
         from pilot_agent.mesh.fields import dotted
         from pilot_agent.mesh.source import Source
 
-        origin, line = conflict.entry.origin, conflict.entry.origin.line
-        path = (*origin.path, *conflict.path)
+        line, whole = origin.line, (*origin.path, *path)
         try:
             content = _content(self._directory, origin.file)
             if isinstance(content, bytes) and _digest(content) == self._files[origin.file].digest:
-                line = Source(origin.file, content).line(origin.document, path)
+                line = Source(origin.file, content).line(origin.document, whole)
         except OSError:
             pass  # gone by now: the line the document began at has to do
-        return DocumentRefused(origin.file, line, dotted(path), conflict.reason)
+        return FieldWarning(origin.file, line, dotted(whole), reason)
+
+    def _refusal(self, conflict: Conflict) -> DocumentRefused:
+        return DocumentRefused(*self.place(*conflict))
 
     @staticmethod
     def _rank(name: str, file: _File, errors: dict[str, DocumentRefused]) -> int:

@@ -3,11 +3,13 @@
 It knows nothing of Istio, files or lines: a refusal carries the path, and whoever has the text finds the line.
 """
 
-from collections.abc import Collection, Iterable
-from typing import NamedTuple, NoReturn
+from collections.abc import Callable, Collection, Iterable
+from typing import NamedTuple, NoReturn, TypeVar
 
 from pilot_agent.mesh.model import Path
-from pilot_agent.values import parse_port
+from pilot_agent.values import Duration, parse_port
+
+T = TypeVar("T")
 
 _MAX_SHOWN = 80
 _MAX_TEXT = 1024
@@ -39,9 +41,27 @@ class Field:
         value = self.value.get(name) if isinstance(self.value, dict) else None
         return Field(value, (*self.path, name), self._unused)
 
+    def as_if(self, value: object) -> "Field":
+        """The same place with another value: for a part of a text that has its own rules."""
+        return Field(value, self.path, self._unused)
+
     @property
     def is_set(self) -> bool:
         return self.value is not None
+
+    @property
+    def place(self) -> int:
+        """Where it stands in its list, from 0; 0 for what is in none."""
+        return step if isinstance(step := self.path[-1], int) else 0
+
+    @property
+    def name(self) -> str:
+        """The key it stands at, of a mapping from free names."""
+        return str(self.path[-1])
+
+    def if_set(self, read: Callable[["Field"], T]) -> T | None:
+        """`timeout.if_set(Field.duration)`: what `read` makes of it, None where there is nothing."""
+        return None if self.value is None else read(self)
 
     def refuse(self, reason: str) -> NoReturn:
         raise FieldRefused(self.path, reason)
@@ -64,27 +84,35 @@ class Field:
         return self
 
     def items(self, most: int) -> list["Field"]:
-        """The elements of a list (none when it is missing), at most `most` of them."""
+        """The elements of a list (none when it is missing), at most `most` of them and none of them empty."""
         if self.value is None:
             return []
         if not isinstance(self.value, list):
             self.refuse(f"{shown(self.value)} is not a list: start each element with `- `")
         if len(self.value) > most:
             self.refuse(f"has {len(self.value)} elements: at most {most} are allowed, split the document")
-        return [Field(value, (*self.path, index), self._unused) for index, value in enumerate(self.value)]
+        elements = [Field(value, (*self.path, index), self._unused) for index, value in enumerate(self.value)]
+        for element in elements:
+            if element.value is None:
+                element.refuse("is empty: fill it in, or remove its `-`")
+        return elements
 
     def entries(self, most: int) -> list["Field"]:
-        """The values of a mapping from free names (its keys are text), at most `most` of them."""
+        """The values of a mapping from free names, at most `most` of them. A number as a key counts as its text."""
         if self.value is None:
             return []
         if not isinstance(self.value, dict):
             self.refuse(f"{shown(self.value)} is not a mapping: write `name: value` lines below it")
         if len(self.value) > most:
             self.refuse(f"has {len(self.value)} keys: at most {most} are allowed")
-        for key in self.value:
-            if not isinstance(key, str):
-                self.refuse(f"the key {shown(key)} is not text: put it in quotes")
-        return [self[key] for key in self.value]
+        return [Field(value, (*self.path, self._key(key)), self._unused) for key, value in self.value.items()]
+
+    def _key(self, key: object) -> str:
+        if isinstance(key, str):
+            return key
+        if isinstance(key, bool) or not isinstance(key, int) or key.bit_length() > 64:
+            self.refuse(f"the key {shown(key)} is not text: put it in quotes")
+        return str(key)
 
     def text(self) -> str:
         """Text of one line that can be written as UTF-8."""
@@ -96,6 +124,37 @@ class Field:
         if not self.value.isprintable():  # control characters, line ends and halves of surrogate pairs
             self.refuse(f"{shown(self.value)} has characters that can't be printed: remove them")
         return self.value
+
+    def optional_text(self) -> str:
+        """Text, "" where it is missing or empty: protobuf knows no difference."""
+        return "" if self.value is None or self.value == "" else self.text()
+
+    def flag(self) -> bool:
+        """True or false, false where it is missing."""
+        if self.value is not None and not isinstance(self.value, bool):
+            self.refuse(f"{shown(self.value)} is neither true nor false: write one of them, without quotes")
+        return bool(self.value)
+
+    def duration(self, least: int = 1) -> str:
+        """A length of time of `least` milliseconds or more, in protobuf's JSON form (`1.5s`)."""
+        try:
+            duration = Duration.parse(self.text())
+        except ValueError:
+            self.refuse(
+                f"{shown(self.value)} is not a duration: write a number with a unit, such as 5s, 250ms or 1m30s"
+            )
+        if duration.nanoseconds < least * 10**6:
+            self.refuse(f"{shown(self.value)} is too short: give {least}ms or more")
+        if duration.nanoseconds % 10**6:
+            self.refuse(f"{shown(self.value)} is finer than milliseconds: round it")
+        return str(duration)
+
+    def number(self, least: float, most: float) -> float:
+        """A number with or without a fraction."""
+        number = self.value
+        if isinstance(number, bool) or not isinstance(number, int | float) or not least <= number <= most:
+            self.refuse(f"{shown(number)} is not usable: give a number from {least:g} to {most:g}")
+        return float(number)
 
     def choice(self, choices: Iterable[str]) -> str:
         allowed = tuple(choices)

@@ -12,8 +12,9 @@ from typing import NamedTuple
 from pilot_agent.errors import AgentError, SettingsError
 from pilot_agent.log import Scope
 from pilot_agent.mesh.documents import MeshReader, Reading
-from pilot_agent.mesh.model import DocumentRefused, FieldWarning, ServiceEntry
+from pilot_agent.mesh.model import DocumentRefused, FieldWarning, Service
 from pilot_agent.mesh.publish import Published, Publisher
+from pilot_agent.mesh.view import View, see
 
 Services = dict[str, tuple[object, ...]]
 _MOST_NAMES = 10
@@ -75,10 +76,11 @@ class LocalMesh:
                 f"--configDir {self.directory}: {error.strerror}; give a directory with Istio YAML, it may be empty"
             ) from None
         try:
-            published = self._publisher.publish(reading.entries)
+            view = see(reading.resources, self._publisher.options)
+            published = self._publisher.publish(view)
         except OSError as error:
             raise SettingsError(f"{error.filename}: {error.strerror}; --configPath must be writable") from None
-        self._take(reading, published, started)
+        self._take(reading, view, published, started)
 
     def reload(self) -> Change:
         """Read again and publish what changed. Trouble is logged, counted and in `errors`; what serves goes on."""
@@ -92,21 +94,23 @@ class LocalMesh:
             self._report_errors({**self.errors, name: text}, {})
             return Change()
         try:
-            published = self._publisher.publish(reading.entries)
+            view = see(reading.resources, self._publisher.options)
+            published = self._publisher.publish(view)
         except (AgentError, OSError) as error:
             output = str(self.lds_path.parent.parent)
             self._report(reading, {output: f"{output}: can't be published: {error}"})
             return Change()
-        return self._take(reading, published, started)
+        return self._take(reading, view, published, started)
 
     def remove(self) -> None:
         """Delete the published files; the directory with the documents stays as it is."""
         self._publisher.remove()
 
-    def _take(self, reading: Reading, published: Published, started: float) -> Change:
+    def _take(self, reading: Reading, view: View, published: Published, started: float) -> Change:
         """Make a reading that was published the current one."""
-        self._report(reading)
-        before, now = self._services, _by_host(reading.entries)
+        placed = tuple(self._reader.place(*problem) for problem in view.problems)
+        self._report(reading._replace(warnings=(*reading.warnings, *placed)))
+        before, now = self._services, _by_host(view.services)
         self._services, self.published = now, published
         change = Change(
             added=tuple(sorted(now.keys() - before.keys())),
@@ -153,14 +157,12 @@ def _log_refusal(log: Scope, refusal: DocumentRefused) -> None:
     )
 
 
-def _by_host(entries: tuple[ServiceEntry, ...]) -> Services:
+def _by_host(services: tuple[Service, ...]) -> Services:
     """What each host has, without where it is written: moving a document does not change a service."""
-    found: Services = {}
-    for entry in entries:
-        for host in entry.hosts:
-            content = (entry.addresses, entry.ports, entry.resolution, entry.endpoints, entry.location)
-            found[host] = (*found.get(host, ()), content)
-    return found
+    return {
+        each.host: (each.addresses, each.ports, each.resolution, each.endpoints, each.subject_alt_names)
+        for each in services
+    }
 
 
 def _summary(change: Change) -> str:

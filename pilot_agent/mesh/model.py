@@ -21,6 +21,7 @@ HTTP2_PROTOCOLS = frozenset({"HTTP2", "GRPC", "GRPC-WEB"})
 Resolution = Literal["NONE", "STATIC", "DNS", "DNS_ROUND_ROBIN"]
 InterceptionMode = Literal["REDIRECT", "TPROXY", "NONE"]
 AddressFamily = Literal["IPv4", "IPv6"]
+OutboundPolicy = Literal["ALLOW_ANY", "REGISTRY_ONLY"]
 Path = tuple[str | int, ...]
 """The way to a field from the top of its document."""
 
@@ -28,9 +29,12 @@ Path = tuple[str | int, ...]
 class Options(NamedTuple):
     """What the agent's settings say about the local mesh; the proxy's own facts, none of them from documents.
 
-    `namespace` is the proxy's: it decides which short names of `*.svc` hosts work. `access_log` is a path such as
-    /dev/stdout, "" for none. `reserved` are ports of the agent and of Envoy's static listeners, which no service can
-    have; the two ports of the virtual listeners are reserved by themselves.
+    `families` has the node's, its first address's in front. `namespace`, `labels`, `addresses` are the proxy's: what
+    selectors select, which short names of `*.svc` hosts work, which endpoints are its own. `access_log` is a path such
+    as /dev/stdout, "" for none; `access_log_format` "" is Istio's. `trace_sampling` is in percent, `trace_tags` say who
+    we are in spans. `secrets` is the directory of file-based SDS, "" for a proxy without an identity. `reserved` are
+    ports of the agent and of Envoy's static listeners, which no service can have; the two ports of the virtual
+    listeners are reserved by themselves.
 
     `endpoint_files` and `route_files` cap how many files Envoy watches beside those of LDS and CDS. It opens an inotify
     instance for each, the kernel gives a user 128 by default, two Envoys run during a hot restart, and an Envoy that
@@ -38,11 +42,23 @@ class Options(NamedTuple):
     """
 
     interception_mode: InterceptionMode = "REDIRECT"
-    address_family: AddressFamily = "IPv4"
+    families: tuple[AddressFamily, ...] = ("IPv4",)
     namespace: str = "default"
+    labels: Mapping[str, str] = {}
+    addresses: tuple[str, ...] = ()
+    trust_domain: str = "cluster.local"
+    domain: str = "cluster.local"
+    root_namespace: str = "istio-system"
+    outbound_policy: OutboundPolicy = "ALLOW_ANY"
     outbound_port: int = 15001
     inbound_port: int = 15006
     access_log: str = ""
+    access_log_format: object = ""
+    access_log_is_json: bool = False
+    trace_sampling: float = 1.0
+    trace_tags: Mapping[str, str] = {}
+    secrets: str = ""
+    has_auto_mtls: bool = True
     reserved: tuple[int, ...] = (15000, 15020, 15021, 15090)
     endpoint_files: int = 32
     route_files: int = 16
@@ -53,12 +69,17 @@ class Options(NamedTuple):
         return self.interception_mode != "NONE"
 
     @property
+    def wildcards(self) -> tuple[str, ...]:
+        """The wildcard address of each family."""
+        return tuple("0.0.0.0" if family == "IPv4" else "::" for family in self.families)  # noqa: S104 - as Istio has it
+
+    @property
     def wildcard(self) -> str:
-        return "0.0.0.0" if self.address_family == "IPv4" else "::"  # noqa: S104 - Envoy listens, as Istio has it
+        return self.wildcards[0]
 
     @property
     def loopback(self) -> str:
-        return "127.0.0.1" if self.address_family == "IPv4" else "::1"
+        return "127.0.0.1" if self.families[0] == "IPv4" else "::1"
 
 
 class Origin(NamedTuple):
@@ -174,6 +195,32 @@ class WorkloadEntry(NamedTuple):
     name: str
     namespace: str
     endpoint: Endpoint
+
+
+class Service(NamedTuple):
+    """One host that can be asked for, whichever kind of document says so: what Envoy's outbound resources are made of.
+
+    `path` leads to the host in its document; `addresses` holds single addresses and CIDR ranges. `endpoints` are those
+    that get traffic; a headless service of Kubernetes has resolution NONE, the client chose the address, and its
+    endpoints tell who may be there.
+    """
+
+    origin: Origin
+    path: Path
+    name: str
+    namespace: str
+    host: str
+    addresses: tuple[str, ...]
+    ports: tuple[ServicePort, ...]
+    resolution: Resolution
+    endpoints: tuple[Endpoint, ...] = ()
+    subject_alt_names: tuple[str, ...] = ()
+    export_to: tuple[str, ...] = ()
+    is_headless: bool = False
+
+    @property
+    def vips(self) -> tuple[str, ...]:
+        return tuple(address for address in self.addresses if "/" not in address)
 
 
 Resource: TypeAlias = (

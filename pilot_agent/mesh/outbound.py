@@ -1,164 +1,212 @@
-"""The outbound side for the templates: names, domains, addresses of every service, as plain JSON values.
+"""The outbound side for the templates: listeners with their chains and routes, as plain JSON values.
 
-One function per kind of Envoy resource. The shape of the configuration is the templates'; here is only what varies.
-Called by publish; pure.
+HTTP services of a port share a listener and its route configuration; each other service is a filter chain. What is in a
+route is routes'. Called by view; pure.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from typing import NamedTuple
 
-from pilot_agent.mesh.model import (
-    HTTP2_PROTOCOLS,
-    Endpoint,
-    Options,
-    ServiceEntry,
-    ServicePort,
-)
-from pilot_agent.mesh.names import (
-    address_domain,
-    chain_matches,
-    cluster_name,
-    domains,
-    endpoints_file,
-    listener_addresses,
-)
+from pilot_agent.mesh.destinations import Destinations
+from pilot_agent.mesh.model import Options, Service, ServicePort
+from pilot_agent.mesh.names import chain_matches, cluster_name, full_host, listener_addresses, matches_host, prefixes
+from pilot_agent.mesh.registry import selects
+from pilot_agent.mesh.routes import Routing, virtual_hosts
+from pilot_agent.mesh.scope import Scope
+from pilot_agent.mesh.traffic import ConnectionMatch, ConnectionRoute, VirtualService
 
 Values = dict[str, object]
-_DISCOVERY = {"STATIC": "STATIC", "DNS": "STRICT_DNS", "DNS_ROUND_ROBIN": "LOGICAL_DNS", "NONE": "ORIGINAL_DST"}
 
 
-def clusters(entries: Iterable[ServiceEntry], options: Options) -> list[Values]:
-    """One per host and port: {name, type, is_http2, dns_family, endpoints_file | localities}."""
-    entries = tuple(entries)
-    watched = _watched(entries, options)
-    found: list[Values] = [
-        {
-            "name": cluster_name(port.number, host),
-            "type": "EDS" if (port.number, host) in watched else _DISCOVERY[entry.resolution],
-            "is_http2": port.protocol in HTTP2_PROTOCOLS,
-            "dns_family": "V4_ONLY" if options.address_family == "IPv4" else "V6_ONLY",
-            "endpoints_file": endpoints_file(port.number, host) if (port.number, host) in watched else "",
-            "localities": [] if (port.number, host) in watched else _localities(entry, port, host),
+class Outbound(NamedTuple):
+    """`routes` by name, for the listeners whose routes have files; the others have theirs in `listeners`."""
+
+    listeners: list[Values]
+    routes: dict[str, Values]
+
+
+class _Place(NamedTuple):
+    """Where a listener listens. `is_bound` opens the port on the machine."""
+
+    address: str
+    port: int
+    is_bound: bool
+
+    @property
+    def name(self) -> str:
+        return f"{self.address}_{self.port}"
+
+
+class _Gathering:
+    """Listeners under construction: a place is HTTP's or TCP's, the first service there says which."""
+
+    def __init__(self) -> None:
+        self.http: dict[_Place, list[tuple[Service, ServicePort]]] = {}
+        self.tcp: dict[_Place, dict[tuple[str, str], Values]] = {}
+
+
+def outbound(
+    scopes: tuple[Scope, ...], routing: Routing, destinations: Destinations, options: Options, policy: str
+) -> Outbound:
+    gathering = _Gathering()
+    for scope in scopes:
+        for service in scope.services:
+            for port in scope.ports(service):
+                _gather(gathering, scope, service, port, routing, destinations, options)
+    listeners: list[Values] = []
+    routes: dict[str, Values] = {}
+    named: set[str] = set()
+    for place in sorted({*gathering.http, *gathering.tcp}):
+        if place not in gathering.http:
+            listeners.append(_tcp_listener(place, gathering.tcp[place], options))
+            continue
+        hosts = list(virtual_hosts(gathering.http[place], routing, options))
+        if place.port == 80:
+            hosts += _strangers(gathering.http[place], scopes, routing)
+        name = str(place.port) if str(place.port) not in named else f"{place.address}:{place.port}"
+        named.add(name)
+        configuration: Values = {
+            "name": name,
+            "virtual_hosts": sorted(hosts, key=lambda host: str(host["name"])),
+            "policy": policy,
         }
-        for entry, port, host in _services(entries)
-    ]
-    return sorted(found, key=lambda cluster: str(cluster["name"]))
+        is_watched = len(routes) < options.route_files
+        if is_watched:
+            routes[name] = configuration
+        listeners.append(_http_listener(place, name, None if is_watched else configuration, options))
+    return Outbound(listeners, routes)
 
 
-def endpoints(entries: Iterable[ServiceEntry], options: Options) -> dict[str, Values]:
-    """By file name, for the services whose addresses are given, as many as may be watched: {cluster, localities}."""
-    entries = tuple(entries)
-    watched = _watched(entries, options)
-    return {
-        endpoints_file(port.number, host): {
-            "cluster": cluster_name(port.number, host),
-            "localities": _localities(entry, port, host),
-        }
-        for entry, port, host in _services(entries)
-        if (port.number, host) in watched
-    }
-
-
-def _watched(entries: Iterable[ServiceEntry], options: Options) -> set[tuple[int, str]]:
-    """The services, by port and host, whose endpoints have a file of their own."""
-    given = {(port.number, host) for entry, port, host in _services(entries) if entry.resolution == "STATIC"}
-    return set(sorted(given)[: options.endpoint_files])
-
-
-def routes(entries: Iterable[ServiceEntry], options: Options) -> dict[int, list[Values]]:
-    """By HTTP port, its virtual hosts: {name, cluster, domains}. An entry's first host has its addresses."""
-    found: dict[int, list[Values]] = {}
-    for entry, port, host in _services(entries):
+def _gather(
+    gathering: _Gathering,
+    scope: Scope,
+    service: Service,
+    port: ServicePort,
+    routing: Routing,
+    destinations: Destinations,
+    options: Options,
+) -> None:
+    for address in [scope.bind] if scope.bind else _addresses(scope, service, port, options):
+        place = _Place(address, port.number, scope.is_bound)
         if port.is_http:
-            addresses = entry.vips if host == entry.hosts[0] else ()
-            names = [*domains(host, options.namespace), *map(address_domain, addresses)]
-            virtual_host: Values = {
-                "name": f"{host}:{port.number}",
-                "cluster": cluster_name(port.number, host),
-                "domains": names,
-            }
-            found.setdefault(port.number, []).append(virtual_host)
-    return {
-        number: sorted(hosts, key=lambda virtual_host: str(virtual_host["name"]))
-        for number, hosts in sorted(found.items())
-    }
+            if place not in gathering.tcp:
+                gathering.http.setdefault(place, []).append((service, port))
+        elif place not in gathering.http:
+            chains = gathering.tcp.setdefault(place, {})
+            for key, chain in _chains(service, port, address, routing, destinations, options):
+                chains.setdefault(key, chain)
 
 
-def listeners(entries: Iterable[ServiceEntry], options: Options) -> list[Values]:
-    """One per address and port: {name, address, port, route | chains, inspects_tls, has_default}.
-
-    HTTP services of a port share a listener and its route configuration; each other service is a filter chain.
-    `virtual_hosts` is None where the routes have a file of their own.
-    """
-    entries = tuple(entries)
-    by_port = routes(entries, options)
-    written_out = dict(list(by_port.items())[options.route_files :])
-    chains: dict[tuple[str, int, bool], list[Values]] = {}
-    for entry in entries:
-        for port in entry.ports:
-            for address in listener_addresses(entry, port, options):
-                found = [] if port.is_http else _chains(entry, port, address, options)
-                chains.setdefault((address, port.number, port.is_http), []).extend(found)
-    return [
-        {**_listener(*where, found), "virtual_hosts": written_out.get(where[1])}
-        for where, found in sorted(chains.items())
-    ]
+def _addresses(scope: Scope, service: Service, port: ServicePort, options: Options) -> list[str]:
+    return [options.loopback] if scope.is_bound else listener_addresses(service, port, options)
 
 
-def _chains(entry: ServiceEntry, port: ServicePort, address: str, options: Options) -> list[Values]:
-    """TLS has a chain per host, told apart by server name; TCP can't tell hosts apart, so its first host has it."""
-    hosts = {host.lower(): host for host in entry.hosts}
+def _strangers(
+    known: list[tuple[Service, ServicePort]], scopes: tuple[Scope, ...], routing: Routing
+) -> Iterator[Values]:
+    taken = {host.host.lower() for host, _ in known}
+    for host, rule in routing.strangers(service for scope in scopes for service in scope.services):
+        if host not in taken:
+            yield {"name": f"{host}:80", "domains": [host], "routes": routing.routes(rule, 80, host)}
+
+
+def _chains(
+    service: Service,
+    port: ServicePort,
+    address: str,
+    routing: Routing,
+    destinations: Destinations,
+    options: Options,
+) -> Iterator[tuple[tuple[str, str], Values]]:
+    """By what they match: TLS has a chain per server name, TCP by range; each leads to one or several clusters."""
+    rule = routing.rule(service.host)
+    routed = rule.tls if rule is not None and port.is_tls else rule.tcp if rule is not None else ()
+    if rule is not None:
+        for route in routed:
+            for key in _routed_matches(rule, route, service, port, address, options):
+                yield key, _chain(key, _clusters(rule, route, port, destinations))
+    for key in chain_matches(service, port, address, options):
+        yield key, _chain(key, [{"name": cluster_name(port.number, service.host), "weight": 1}])
+
+
+def _routed_matches(
+    rule: VirtualService, route: ConnectionRoute, service: Service, port: ServicePort, address: str, options: Options
+) -> Iterator[tuple[str, str]]:
+    for match in route.matches or (ConnectionMatch(),):
+        if not _is_ours(match, port.number, options):
+            continue
+        names = [host.lower() for host in match.sni_hosts if _is_about(host, service, rule, options)] or [""]
+        if port.is_tls and names == [""]:
+            continue
+        ranges = match.subnets or prefixes(service, address, options) or [""]
+        for prefix in ranges:
+            for name in names:
+                yield prefix, name
+
+
+def _is_about(host: str, service: Service, rule: VirtualService, options: Options) -> bool:
+    full = full_host(host, rule.namespace, options.domain)
+    return matches_host(service.host, full) or matches_host(full, service.host)
+
+
+def _is_ours(match: ConnectionMatch, port: int, options: Options) -> bool:
+    return (
+        match.port in (None, port)
+        and match.source_namespace in ("", options.namespace)
+        and selects(match.source_labels, options.labels)
+    )
+
+
+def _clusters(
+    rule: VirtualService, route: ConnectionRoute, port: ServicePort, destinations: Destinations
+) -> list[Values]:
+    kind = "tls" if port.is_tls else "tcp"
     return [
         {
-            "prefix": prefix,
-            "server_name": server_name,
-            "cluster": cluster_name(port.number, hosts.get(server_name, entry.hosts[0])),
+            "name": destinations.cluster(
+                each.destination,
+                rule.namespace,
+                port.number,
+                (rule.origin, ("spec", kind, route.place, "route", index, "destination")),
+            ),
+            "weight": 1 if len(route.destinations) == 1 else each.weight,
         }
-        for prefix, server_name in chain_matches(entry, port, address, options)
+        for index, each in enumerate(route.destinations)
+        if each.weight or len(route.destinations) == 1
     ]
 
 
-def _listener(address: str, port: int, is_http: bool, chains: list[Values]) -> Values:
+def _chain(key: tuple[str, str], clusters: list[Values]) -> Values:
+    prefix, name = key
+    address, _, length = prefix.partition("/")
+    ranges = [{"address_prefix": address, "prefix_len": int(length or 128 if ":" in address else length or 32)}]
+    return {"prefix_ranges": ranges if prefix else [], "server_name": name, "clusters": clusters}
+
+
+def _http_listener(place: _Place, route: str, configuration: Values | None, options: Options) -> Values:
+    return {**_listener(place, options), "route": route, "configuration": configuration, "chains": []}
+
+
+def _tcp_listener(place: _Place, chains: dict[tuple[str, str], Values], options: Options) -> Values:
     return {
-        "name": f"{address}_{port}",
-        "address": address,
-        "port": port,
-        "route": str(port) if is_http else "",
-        "chains": sorted(chains, key=lambda chain: (str(chain["prefix"]), str(chain["server_name"]))),
-        "inspects_tls": any(chain["server_name"] for chain in chains),
+        **_listener(place, options),
+        "route": "",
+        "configuration": None,
+        "chains": [chain for _, chain in sorted(chains.items())],
+        "inspects_tls": any(name for _, name in chains),
         # What no chain wants passes through, unless a chain takes everything.
-        "has_default": all(chain["prefix"] or chain["server_name"] for chain in chains),
+        "has_default": ("", "") not in chains and not place.is_bound,
     }
 
 
-def _services(entries: Iterable[ServiceEntry]) -> Iterator[tuple[ServiceEntry, ServicePort, str]]:
-    for entry in entries:
-        for port in entry.ports:
-            for host in entry.hosts:
-                yield entry, port, host
-
-
-def _localities(entry: ServiceEntry, port: ServicePort, host: str) -> list[Values]:
-    """Endpoints by locality: {region, zone, sub_zone, weight, endpoints: {address, port, weight}}."""
-    by_locality: dict[tuple[str, str, str], list[Endpoint]] = {}
-    for endpoint in entry.endpoints or _own_endpoints(entry, host):
-        by_locality.setdefault(endpoint.locality, []).append(endpoint)
-    return [
-        {
-            "region": region,
-            "zone": zone,
-            "sub_zone": sub_zone,
-            "weight": sum(endpoint.weight for endpoint in found),
-            "endpoints": [
-                {"address": endpoint.address, "port": endpoint.port(port), "weight": endpoint.weight}
-                for endpoint in found
-            ],
-        }
-        for (region, zone, sub_zone), found in sorted(by_locality.items())
-    ]
-
-
-def _own_endpoints(entry: ServiceEntry, host: str) -> tuple[Endpoint, ...]:
-    """A DNS service without endpoints resolves its own host."""
-    if not entry.resolution.startswith("DNS"):
-        return ()
-    return (Endpoint(address=host, ports={}, weight=1, locality=("", "", ""), labels={}),)
+def _listener(place: _Place, options: Options) -> Values:
+    others = options.wildcards[1:] if place.address == options.wildcard and not place.is_bound else ()
+    return {
+        "name": place.name,
+        "address": place.address,
+        "more_addresses": list(others),
+        "port": place.port,
+        "is_bound": place.is_bound,
+        "inspects_tls": False,
+        "has_default": not place.is_bound,
+    }

@@ -1,17 +1,17 @@
 """The model as files Envoy reads: `lds/lds.json`, `cds/cds.json`, `rds/<port>.json`, `eds/<cluster>.json`.
 
 It owns those four directories (a rename in one makes Envoy re-read what it watches through it, hence one per type),
-their content and the order of writing; what the documents say is the templates' and outbound's. Called by local.
+their content and the order of writing; what is in them is the templates' and the view's. Called by local.
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pilot_agent.files.publish import publish
-from pilot_agent.mesh import inbound, outbound
-from pilot_agent.mesh.model import Options, ServiceEntry
+from pilot_agent.mesh.model import Options
+from pilot_agent.mesh.view import View
 
 if TYPE_CHECKING:
     from pilot_agent.bootstrap.render import Renderer
@@ -36,11 +36,11 @@ class Published(NamedTuple):
 
 
 class _Rendered(NamedTuple):
-    """One file's content, and what it was rendered from: the same values need no second rendering."""
+    """One file's content, and for each resource what it was rendered from: the same values need no second time."""
 
-    values: Values
     version: str
     content: bytes
+    resources: Mapping[str, tuple[Values, bytes]]
 
 
 class Publisher:
@@ -65,7 +65,6 @@ class Publisher:
         self._renderer: Renderer | None = None
         self._rendered: dict[str, _Rendered] = {}
         self._on_disk: dict[str, bytes] = {}
-        self._clusters: list[Values] = []
 
     @property
     def lds_path(self) -> Path:
@@ -75,29 +74,33 @@ class Publisher:
     def cds_path(self) -> Path:
         return self._directory / CLUSTERS
 
-    def publish(self, entries: Iterable[ServiceEntry]) -> Published:
+    def publish(self, view: View) -> Published:
         """Raises TemplateError before anything is written, OSError perhaps in the middle: then publish again.
 
-        What a listener or route points at is there first, and goes last: endpoints and clusters (with those about
-        to go), routes, listeners, clusters without them, and then the files nobody reads any more.
+        What a listener or route points at is there first, and goes last: endpoints of new clusters, clusters (with
+        those about to go), endpoints, routes, listeners, clusters without those that went, and then the files nobody
+        reads any more. Clusters go before the endpoints they had already: they say which peers are let in.
         """
-        entries = tuple(entries)
-        clusters = outbound.clusters(entries, self.options)
-        endpoints = self._render_endpoints(entries)
-        routes = self._render_routes(entries)
-        listeners = self._render_listeners(entries)
-        final = self._render_clusters(clusters)
-        leaving = _leaving(clusters, self._clusters)
-        kept = self._render_clusters(_by_name([*clusters, *leaving])) if leaving else final
+        endpoints = {
+            f"eds/{file}": self._render("mesh/endpoints.json.j2", f"eds/{file}", {}, {file: values})
+            for file, values in sorted(view.endpoints.items())
+        }
+        routes = {
+            f"rds/{name}.json": self._render("mesh/routes.json.j2", f"rds/{name}.json", {}, {name: values})
+            for name, values in view.outbound.routes.items()
+        }
+        listeners = self._render("mesh/listeners.json.j2", LISTENERS, *self._listeners(view))
+        final = self._render("mesh/clusters.json.j2", CLUSTERS, *self._clusters(view))
+        kept = self._with_leaving(final)
 
         self._make_directories()
-        written = self._write(endpoints) + self._write({CLUSTERS: kept})
+        written = self._write({name: each for name, each in endpoints.items() if name not in self._on_disk})
+        written += self._write({CLUSTERS: kept})
         self._settle("cds", kept.version)
-        written += self._write(routes) + self._write({LISTENERS: listeners})
-        if leaving:
+        written += self._write(endpoints) + self._write(routes) + self._write({LISTENERS: listeners})
+        if kept is not final:
             self._settle("lds", listeners.version)
         written += self._write({CLUSTERS: final})
-        self._clusters = clusters
         wanted = {**endpoints, **routes, LISTENERS: listeners, CLUSTERS: final}
         removed = self._remove_others(wanted)
         self._rendered = wanted
@@ -112,7 +115,7 @@ class Publisher:
 
     def remove(self) -> None:
         """Take away every file and directory this class makes; nothing else below `directory`. Raises OSError."""
-        self._rendered, self._on_disk, self._clusters = {}, {}, []
+        self._rendered, self._on_disk = {}, {}
         for kind in _TYPES:
             directory = self._directory / kind
             if directory.is_dir():
@@ -124,50 +127,79 @@ class Publisher:
         except OSError:
             pass  # never made, or not ours alone
 
-    def _render_endpoints(self, entries: Iterable[ServiceEntry]) -> dict[str, _Rendered]:
-        return {
-            f"eds/{file}": self._render("mesh/endpoints.json.j2", f"eds/{file}", values)
-            for file, values in sorted(outbound.endpoints(entries, self.options).items())
-        }
-
-    def _render_routes(self, entries: Iterable[ServiceEntry]) -> dict[str, _Rendered]:
-        found = {}
-        by_port = outbound.routes(entries, self.options)
-        for port, virtual_hosts in list(by_port.items())[: self.options.route_files]:
-            name = f"rds/{port}.json"
-            values: Values = {"name": str(port), "virtual_hosts": virtual_hosts}
-            found[name] = self._render("mesh/routes.json.j2", name, values)
-        return found
-
-    def _render_listeners(self, entries: Iterable[ServiceEntry]) -> _Rendered:
-        values: Values = {
+    def _listeners(self, view: View) -> tuple[Values, dict[str, Values]]:
+        options = self.options
+        common: Values = {
             "rds_directory": str(self._directory / "rds"),
-            "access_log": self.options.access_log,
-            "is_intercepting": self.options.is_intercepting,
-            "outbound": {"address": self.options.wildcard, "port": self.options.outbound_port},
-            "inbound": inbound.listener(self.options),
-            "services": outbound.listeners(entries, self.options),
+            "access_log": {
+                "path": options.access_log,
+                "format": options.access_log_format,
+                "is_json": options.access_log_is_json,
+            },
+            "tracing": {"sampling": options.trace_sampling, "tags": dict(options.trace_tags)},
+            "secrets": options.secrets,
+            "trust_domain": options.trust_domain,
+            "everybody_else": "PassthroughCluster" if view.policy == "ALLOW_ANY" else "BlackHoleCluster",
         }
-        return self._render("mesh/listeners.json.j2", LISTENERS, values)
+        addresses = list(options.wildcards)
+        virtual: list[Values] = [
+            {"name": "virtualOutbound", "addresses": addresses, "port": options.outbound_port},
+            {
+                "name": "virtualInbound",
+                "addresses": addresses,
+                "port": options.inbound_port,
+                "is_transparent": options.interception_mode == "TPROXY",
+                "chains": view.inbound.chains,
+            },
+        ]
+        groups = {"outbound": view.outbound.listeners, "ingress": view.inbound.listeners, "virtual": virtual}
+        return common, _by_name(groups)
 
-    def _render_clusters(self, clusters: list[Values]) -> _Rendered:
-        values: Values = {
-            "eds_directory": str(self._directory / "eds"),
-            "inbound": inbound.cluster(self.options),
-            "services": clusters,
-        }
-        return self._render("mesh/clusters.json.j2", CLUSTERS, values)
+    def _clusters(self, view: View) -> tuple[Values, dict[str, Values]]:
+        common: Values = {"eds_directory": str(self._directory / "eds")}
+        groups = {"standing": view.inbound.standing, "inbound": view.inbound.clusters, "outbound": view.clusters}
+        return common, _by_name(groups)
 
-    def _render(self, template: str, name: str, values: Values) -> _Rendered:
-        """Render `template`, unless the last publication did so from the same values."""
-        last = self._rendered.get(name)
-        if last is not None and last.values == values:
+    def _render(self, template: str, file: str, common: Values, resources: Mapping[str, Values]) -> _Rendered:
+        """One file, of which only those resources are rendered whose values differ from the last publication's.
+
+        The values of a resource say in `group` which list of the template it belongs to; without one they are the
+        template's own, and the only resource.
+        """
+        last = self._rendered.get(file)
+        known = last.resources if last is not None else {}
+        made: dict[str, tuple[Values, bytes]] = {}
+        missing: dict[str, Values] = {}
+        for name, values in resources.items():
+            wanted = {**values, **common}
+            if name in known and known[name][0] == wanted:
+                made[name] = known[name]
+            else:
+                missing[name] = wanted
+        if last is not None and not missing and made.keys() == known.keys():
             return last
+        for (name, values), resource in zip(missing.items(), self._resources(template, common, missing), strict=True):
+            made[name] = (values, _readable(resource))
+        return _file({name: made[name] for name in resources})
+
+    def _resources(self, template: str, common: Values, missing: Mapping[str, Values]) -> list[Any]:
+        if not missing:
+            return []
         if self._renderer is None:
             self._renderer = self._renderer_factory()
-        version = _version(values)
-        document = self._renderer.render(template, {**values, "version": version})
-        return _Rendered(values, version, _readable(document))
+        first = next(iter(missing.values()))
+        if "group" not in first:
+            return list(self._renderer.render(template, first)["resources"])
+        groups: dict[str, list[Values]] = {group: [] for group in _GROUPS[template]}
+        for values in missing.values():
+            groups[str(values["group"])].append(values)
+        return list(self._renderer.render(template, {**common, **groups})["resources"])
+
+    def _with_leaving(self, final: _Rendered) -> _Rendered:
+        """The clusters of before that are gone stay in use until routes and listeners have changed."""
+        before = self._rendered[CLUSTERS].resources if CLUSTERS in self._rendered else {}
+        leaving = {name: rendered for name, rendered in before.items() if name not in final.resources}
+        return _file({**final.resources, **leaving}) if leaving else final
 
     def _make_directories(self) -> None:
         for kind in _TYPES:
@@ -196,30 +228,30 @@ class Publisher:
         return tuple(sorted(removed))
 
 
+_GROUPS = {
+    "mesh/listeners.json.j2": ("outbound", "ingress", "virtual"),
+    "mesh/clusters.json.j2": ("standing", "inbound", "outbound"),
+}
+"""The lists of a template, in the order in which it prints them."""
+
+
+def _by_name(groups: Mapping[str, list[Values]]) -> dict[str, Values]:
+    """The values of every resource by its name, with the group it is in."""
+    return {str(values["name"]): {**values, "group": group} for group, found in groups.items() for values in found}
+
+
 def _go_on(_kind: str, _version: str) -> None:
     """What settles a publication when nobody can ask Envoy."""
 
 
-def _leaving(clusters: list[Values], before: list[Values]) -> list[Values]:
-    """The clusters of `before` that are gone: they stay in use until routes and listeners have changed."""
-    names = {cluster["name"] for cluster in clusters}
-    return [cluster for cluster in before if cluster["name"] not in names]
-
-
-def _by_name(clusters: list[Values]) -> list[Values]:
-    return sorted(clusters, key=lambda cluster: str(cluster["name"]))
-
-
-def _readable(document: Mapping[str, Any]) -> bytes:
+def _file(resources: Mapping[str, tuple[Values, bytes]]) -> _Rendered:
     """One resource on a line: to read and to compare, at the speed of compact JSON."""
-    resources = ",\n".join(
-        json.dumps(item, separators=(",", ":"), ensure_ascii=False) for item in document["resources"]
-    )
-    version = json.dumps(document["version_info"])
-    return f'{{"version_info": {version}, "resources": [\n{resources}\n]}}\n'.encode()
-
-
-def _version(values: Values) -> str:
     import hashlib  # comes with the template engine anyway
 
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+    lines = b",\n".join(line for _, line in resources.values())
+    version = hashlib.sha256(lines).hexdigest()[:16]
+    return _Rendered(version, b'{"version_info": "%b", "resources": [\n%b\n]}\n' % (version.encode(), lines), resources)
+
+
+def _readable(resource: object) -> bytes:
+    return json.dumps(resource, separators=(",", ":"), ensure_ascii=False).encode()

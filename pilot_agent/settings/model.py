@@ -166,11 +166,19 @@ class ProxyFlags(NamedTuple):
 
 
 class MeshSettings(NamedTuple):
-    """The fields of MeshConfig that local mode stands in for istiod with; in mesh mode only istiod reads them."""
+    """The fields of MeshConfig that local mode stands in for istiod with; in mesh mode only istiod reads them.
+
+    `access_log_format` "" is Istio's own for the encoding.
+    """
 
     proxy_listen_port: int = 15001
     proxy_inbound_listen_port: int = 15006
     access_log_file: str = ""
+    access_log_is_json: bool = False
+    access_log_format: Any = ""
+    outbound_policy: str = "ALLOW_ANY"
+    root_namespace: str = "istio-system"
+    has_auto_mtls: bool = True
 
 
 class Settings(NamedTuple):

@@ -12,9 +12,9 @@ from pilot_agent.settings.advice import advice
 from pilot_agent.settings.check import check
 from pilot_agent.settings.environment import Environment
 from pilot_agent.settings.mesh import Layers, parse_document
-from pilot_agent.settings.model import MeshSettings, ProxyConfig, ProxyFlags, Settings
+from pilot_agent.settings.mesh_file import mesh_settings
+from pilot_agent.settings.model import ProxyConfig, ProxyFlags, Settings
 from pilot_agent.settings.reading import shown
-from pilot_agent.values import parse_port
 
 ROLES = ("sidecar", "router", "waypoint")
 
@@ -68,32 +68,6 @@ def read_mesh_file(path: str) -> Mapping[str, object]:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise SettingsError(f"mesh file {path} can't be read: {reason}") from None
     return parse_document(text, f"mesh file {path}")
-
-
-def mesh_settings(document: Mapping[str, object], path: str) -> MeshSettings:
-    """What local mode takes from MeshConfig itself. Raises SettingsError naming the field."""
-    defaults = MeshSettings()
-    log_file = document.get("accessLogFile", document.get("access_log_file", ""))
-    if not isinstance(log_file, str):
-        raise SettingsError(f"mesh file {path}: accessLogFile: {log_file!r} is not a path")
-    return MeshSettings(
-        _port(document, ("proxyListenPort", "proxy_listen_port"), defaults.proxy_listen_port, path),
-        _port(
-            document,
-            ("proxyInboundListenPort", "proxy_inbound_listen_port"),
-            defaults.proxy_inbound_listen_port,
-            path,
-        ),
-        log_file,
-    )
-
-
-def _port(document: Mapping[str, object], names: tuple[str, str], default: int, path: str) -> int:
-    value = next((document[name] for name in names if document.get(name) is not None), default)
-    try:
-        return parse_port(value)
-    except ValueError as error:
-        raise SettingsError(f"mesh file {path}: {names[0]}: {error}") from None
 
 
 def _default_config(document: Mapping[str, object], path: str) -> Mapping[str, object]:

@@ -143,5 +143,6 @@ def _check_unchangeable(current: Desired, wanted: Desired) -> None:
             raise SettingsError(f"{name} can't change from {before} to {after} (from {source}) while the agent runs")
     if current.settings.is_local and wanted.settings.mesh != current.settings.mesh:
         raise SettingsError(
-            "proxyListenPort, proxyInboundListenPort and accessLogFile can't change while the agent runs"
+            "what local mode takes of the mesh file (ports, access log, outboundTrafficPolicy, rootNamespace, "
+            "enableAutoMtls) can't change while the agent runs"
         )

@@ -6,11 +6,9 @@ and takes back everything that was made.
 
 import time
 from contextlib import ExitStack
-from pathlib import Path
 from socket import socket
 from typing import TYPE_CHECKING, NamedTuple
 
-from pilot_agent.bootstrap.render import Renderer
 from pilot_agent.bootstrap.validate import checks, judge
 from pilot_agent.clock import Clock, Deadline
 from pilot_agent.envoy.epoch import Epoch, is_shared_memory_usable, remove_generation
@@ -25,6 +23,7 @@ from pilot_agent.settings.paths import BASE_ID_NAME, XDS_DIRECTORY
 from pilot_agent.status import sockets
 from pilot_agent.supervise.announcement import announce, without_override
 from pilot_agent.supervise.desired import Desired, Inputs, config_directory
+from pilot_agent.supervise.local_mesh import load_local_mesh
 from pilot_agent.supervise.memory import share_one_heap
 from pilot_agent.supervise.opening import OpenedIdentity, begin_request, open_identity, open_xds
 from pilot_agent.supervise.phases import Phases
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pilot_agent.mesh.local import LocalMesh
-    from pilot_agent.mesh.model import Options
     from pilot_agent.status.probe_config import Prober
     from pilot_agent.status.workload_probe import WorkloadProbe
 
@@ -122,7 +120,7 @@ def prepare(inputs: Inputs, log: Log, clock: Clock, signals: EarlySignals) -> Pr
         remove_generation(base_id_path)  # of an agent that was killed before it could
         identity = open_identity(desired, workspace.root, log, undo)
         xds = open_xds(desired, undo)
-        local_mesh = _load_local_mesh(desired, workspace, log)
+        local_mesh = load_local_mesh(desired, workspace, identity, log)
         if local_mesh is not None:
             undo.callback(local_mesh.remove)
         prepared = Prepared(
@@ -237,10 +235,9 @@ def _open_ports(desired: Desired) -> socket:
             if environment.number(name)
         ]
     if settings.is_local:
-        options = mesh_options(desired)
         addresses += [
-            (family.wildcard, options.outbound_port, "virtualOutbound"),
-            (family.wildcard, options.inbound_port, "virtualInbound"),
+            (family.wildcard, settings.mesh.proxy_listen_port, "virtualOutbound"),
+            (family.wildcard, settings.mesh.proxy_inbound_listen_port, "virtualInbound"),
         ]
     try:
         check_free(addresses)
@@ -252,43 +249,6 @@ def _open_ports(desired: Desired) -> socket:
 
 def _directories(settings: Settings) -> list[str]:
     return [XDS_DIRECTORY] if settings.is_local else []
-
-
-def mesh_options(desired: Desired) -> "Options":
-    from pilot_agent.mesh.model import Options
-
-    settings, environment = desired.settings, desired.settings.environment
-    return Options(
-        interception_mode=settings.proxy_config.interception_mode,  # type: ignore[arg-type]
-        address_family="IPv6" if ":" in desired.family.localhost else "IPv4",
-        namespace=environment.text("POD_NAMESPACE") or "default",
-        outbound_port=settings.mesh.proxy_listen_port,
-        inbound_port=settings.mesh.proxy_inbound_listen_port,
-        access_log=settings.mesh.access_log_file,
-        reserved=(
-            settings.proxy_config.admin_port,
-            settings.proxy_config.status_port,
-            environment.number("ENVOY_STATUS_PORT"),
-            environment.number("ENVOY_PROMETHEUS_PORT"),
-        ),
-    )
-
-
-def _load_local_mesh(desired: Desired, workspace: Workspace, log: Log) -> "LocalMesh | None":
-    settings = desired.settings
-    if not settings.is_local:
-        return None
-    from pilot_agent.mesh.local import LocalMesh
-    from pilot_agent.mesh.publish import Publisher
-
-    publisher = Publisher(workspace.root / XDS_DIRECTORY, Renderer, mesh_options(desired))
-    mesh = LocalMesh(Path(settings.flags.config_dir), publisher, log.scope())
-    try:
-        mesh.load()
-    except AgentError:
-        mesh.remove()
-        raise
-    return mesh
 
 
 def _can_hot_restart(scope: Scope) -> bool:

@@ -8,7 +8,7 @@ import pytest
 from pilot_agent import errors
 from pilot_agent.bootstrap.context import build_context
 from pilot_agent.commands.table import COMMANDS
-from pilot_agent.mesh import service_entry
+from pilot_agent.mesh import service_entry, workload_entry
 from pilot_agent.node.metadata import Node
 from pilot_agent.settings.model import ProxyFlags
 from pilot_agent.settings.sources import load
@@ -66,8 +66,8 @@ def test_every_handled_signal_is_in_the_lifecycle_page() -> None:
 
 def test_every_field_of_a_service_entry_is_in_the_local_mode_page() -> None:
     text = page("local-mode.md")
-    fields = (service_entry._SPEC_KEYS, service_entry._PORT_KEYS, service_entry._ENDPOINT_KEYS)
-    for name in (*(name for group in fields for name in group), *service_entry._PROTOCOLS, *service_entry._RESOLUTIONS):
+    fields = (service_entry._SPEC_KEYS, service_entry._PORT_KEYS, workload_entry._KEYS)
+    for name in (*(name for group in fields for name in group), *service_entry.PROTOCOLS, *service_entry._RESOLUTIONS):
         assert f"`{name}`" in text, name
 
 

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from pilot_agent.mesh import documents
 from pilot_agent.mesh.documents import MeshReader, read_directory
-from pilot_agent.mesh.model import Options
+from pilot_agent.mesh.kinds import KINDS
+from pilot_agent.mesh.model import Options, ServiceEntry
+from pilot_agent.mesh.view import see
 from tests.unit.mesh.declared import service_entry
 
 GOOD = service_entry("good")
@@ -34,7 +36,7 @@ PORTS = """\
 def refusal(tmp_path: Path, text: str | bytes, name: str = "a.yaml") -> str:
     (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     reading = read_directory(tmp_path)
-    assert reading.entries == ()
+    assert reading.resources == ()
     return str(reading.errors[name])
 
 
@@ -82,7 +84,8 @@ BROKEN_FIELDS = {
     ),
     "STATIC without endpoints": (
         HEAD + "  hosts: [a.org]\n" + PORTS + "  resolution: STATIC\n",
-        "a.yaml:5: spec.endpoints: is missing: resolution STATIC needs the addresses of the service",
+        "a.yaml:5: spec.endpoints: is missing: resolution STATIC needs the addresses of the service, or a "
+        "workloadSelector",
     ),
     "endpoints without resolution": (
         HEAD + "  hosts: [a.org]\n" + PORTS + "  endpoints:\n  - address: 1.2.3.4\n",
@@ -179,16 +182,16 @@ def test_aliases_that_multiply_are_harmless(tmp_path: Path) -> None:
 
 def test_what_is_not_supported_is_a_warning_with_its_place(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text(
-        GOOD.replace("spec:\n", "spec:\n  exportTo: ['.']\n  resolutio: DNS\n")
+        GOOD.replace("spec:\n", "spec:\n  networks: ['.']\n  resolutio: DNS\n")
         + "---\napiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: g}\n"
     )
     reading = read_directory(tmp_path)
     assert [str(warning) for warning in reading.warnings] == [
-        "a.yaml:5: spec.exportTo: is not supported here and has no effect",
+        "a.yaml:5: spec.networks: is not supported here and has no effect",
         "a.yaml:6: spec.resolutio: is not supported here and has no effect; did you mean resolution?",
-        "a.yaml:19: kind: 'Gateway' is not supported here and has no effect; supported: ServiceEntry",
+        "a.yaml:19: kind: 'Gateway' is not supported here and has no effect; supported: " + ", ".join(KINDS),
     ]
-    assert [entry.name for entry in reading.entries] == ["good"]
+    assert [entry.name for entry in reading.resources] == ["good"]
 
 
 def test_a_whole_entry_is_understood(tmp_path: Path) -> None:
@@ -199,7 +202,8 @@ def test_a_whole_entry_is_understood(tmp_path: Path) -> None:
         + "    targetPort: 8080\n  location: MESH_INTERNAL\n  resolution: STATIC\n  endpoints:\n"
         + "  - {address: 10.9.9.9, weight: 3, locality: eu/eu-1, ports: {http: 9090}, labels: {v: '1'}}\n"
     )
-    (entry,) = read_directory(tmp_path).entries
+    (entry,) = read_directory(tmp_path).resources
+    assert isinstance(entry, ServiceEntry)
     assert (entry.namespace, entry.hosts, entry.location) == (
         "shop",
         ("orders.shop.svc.cluster.local",),
@@ -233,7 +237,7 @@ class TestConflicts:
         (tmp_path / "a.yaml").write_text(service_entry("one", host="api.org"))
         (tmp_path / "b.yaml").write_text(service_entry("two", host="API.org"))
         reading = read_directory(tmp_path)
-        assert [entry.name for entry in reading.entries] == ["one"]
+        assert [entry.name for entry in reading.resources] == ["one"]
         assert str(reading.errors["b.yaml"]) == (
             "b.yaml:5: spec.hosts[0]: API.org:8000 belongs to one (a.yaml:1) already: change or remove one of them"
         )
@@ -276,7 +280,7 @@ class TestConflicts:
             f"{service_entry('one', host='x.org')}---\n{service_entry('two', host='x.org')}"
         )
         reading = read_directory(tmp_path)
-        assert (reading.entries, list(reading.errors)) == ((), ["a.yaml"])
+        assert (reading.resources, list(reading.errors)) == ((), ["a.yaml"])
 
     @pytest.mark.parametrize("port", [15000, 15001, 15006, 15020, 15021, 15090])
     def test_a_port_of_the_agent(self, tmp_path: Path, port: int) -> None:
@@ -287,7 +291,9 @@ class TestConflicts:
 class TestLastGood:
     def read(self, reader: MeshReader) -> tuple[list[str], list[str]]:
         reading = reader.read()
-        return sorted(entry.hosts[0] for entry in reading.entries), list(reading.errors)
+        return sorted(entry.hosts[0] for entry in reading.resources if isinstance(entry, ServiceEntry)), list(
+            reading.errors
+        )
 
     def test_a_broken_file_keeps_serving(self, tmp_path: Path) -> None:
         reader, file = MeshReader(tmp_path, Options()), tmp_path / "a.yaml"
@@ -386,10 +392,10 @@ def test_any_text_gives_a_reading_or_a_clean_refusal(
     }
     (directory / "a.json").write_text(json.dumps(document))
     reading = read_directory(directory)
-    assert len(reading.entries) + len(reading.errors) == 1
+    assert len(reading.resources) + len(reading.errors) == 1
     for error in reading.errors.values():
         assert str(error).isprintable() and len(str(error)) < 4000
     published = publisher(directory)
-    published.publish(reading.entries)
+    published.publish(see(reading.resources, published.options))
     for path in (directory / "xds").rglob("*.json"):
         json.loads(path.read_text())

@@ -100,12 +100,12 @@ def test_what_can_not_be_published_is_published_later(mesh: Mesh) -> None:
 
 
 def test_warnings_are_said_once(mesh: Mesh) -> None:
-    mesh.write("a.yaml", service_entry("a").replace("spec:\n", "spec:\n  exportTo: ['.']\n"))
+    mesh.write("a.yaml", service_entry("a").replace("spec:\n", "spec:\n  networks: ['.']\n"))
     mesh.local.load()
     mesh.local.reload()
     warnings = [line for line in mesh.log.lines if line.startswith("warn")]
     assert warnings == ["warn Not used: is not supported here and has no effect"]
-    assert str(mesh.local.warnings[0]).startswith("a.yaml:5: spec.exportTo")
+    assert str(mesh.local.warnings[0]).startswith("a.yaml:5: spec.networks")
 
 
 def test_what_was_published_can_be_taken_away(mesh: Mesh) -> None:

@@ -9,8 +9,9 @@ import pytest
 from pilot_agent.errors import TemplateError
 from pilot_agent.files.publish import publish
 from pilot_agent.mesh.documents import read_directory
-from pilot_agent.mesh.model import Options, ServiceEntry
+from pilot_agent.mesh.model import Options
 from pilot_agent.mesh.publish import Publisher
+from pilot_agent.mesh.view import View, see
 from tests.unit.mesh.declared import publisher, service_entry
 
 
@@ -27,13 +28,13 @@ def order(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bytes]]:
     return written
 
 
-def entries(tmp_path: Path, *texts: str, options: Options | None = None) -> tuple[ServiceEntry, ...]:
+def entries(tmp_path: Path, *texts: str, options: Options | None = None) -> View:
     directory = tmp_path / "documents"
     directory.mkdir(exist_ok=True)
     (directory / "all.yaml").write_text("---\n".join(texts))
     reading = read_directory(directory, options)
     assert not reading.errors
-    return reading.entries
+    return see(reading.resources, options or Options())
 
 
 def resources(tmp_path: Path, name: str) -> dict[str, Any]:
@@ -110,7 +111,7 @@ def test_leftovers_of_an_earlier_agent_go(tmp_path: Path) -> None:
     stale = tmp_path / "xds" / "rds" / "1234.json"
     stale.parent.mkdir(parents=True)
     stale.write_text("{}")
-    assert publisher(tmp_path).publish(()).removed == ("rds/1234.json",)
+    assert publisher(tmp_path).publish(see((), Options())).removed == ("rds/1234.json",)
     assert not stale.exists()
 
 
@@ -120,7 +121,7 @@ def test_a_broken_template_changes_nothing(tmp_path: Path) -> None:
             raise TemplateError("broken")
 
     with pytest.raises(TemplateError):
-        Publisher(tmp_path / "xds", Broken, Options()).publish(())  # type: ignore[arg-type]
+        Publisher(tmp_path / "xds", Broken, Options()).publish(see((), Options()))  # type: ignore[arg-type]
     assert not (tmp_path / "xds").exists()
 
 
@@ -134,7 +135,7 @@ def test_remove_leaves_what_is_not_ours(tmp_path: Path) -> None:
 
 
 def test_an_empty_mesh_has_istios_standing_parts(tmp_path: Path) -> None:
-    publisher(tmp_path).publish(())
+    publisher(tmp_path).publish(see((), Options()))
     assert list(resources(tmp_path, "lds/lds.json")) == ["virtualOutbound", "virtualInbound"]
     clusters = resources(tmp_path, "cds/cds.json")
     assert list(clusters) == ["BlackHoleCluster", "PassthroughCluster", "InboundPassthroughClusterIpv4"]
@@ -143,7 +144,8 @@ def test_an_empty_mesh_has_istios_standing_parts(tmp_path: Path) -> None:
 
 
 def test_an_ipv6_host_has_its_own_passthrough(tmp_path: Path) -> None:
-    publisher(tmp_path, Options(address_family="IPv6")).publish(())
+    options = Options(families=("IPv6",))
+    publisher(tmp_path, options).publish(see((), options))
     cluster = resources(tmp_path, "cds/cds.json")["InboundPassthroughClusterIpv6"]
     assert cluster["upstream_bind_config"]["source_address"]["address"] == "::6"
     listener = resources(tmp_path, "lds/lds.json")["virtualInbound"]
@@ -209,7 +211,7 @@ def test_resolution_decides_the_cluster(tmp_path: Path, resolution: str, kind: s
 def test_beyond_the_files_envoy_may_watch_values_stand_inline(tmp_path: Path) -> None:
     options = Options(endpoint_files=1, route_files=1)
     texts = [service_entry(name, port=port) for name, port in (("a", 8000), ("b", 8000), ("c", 9000))]
-    published = publisher(tmp_path, options).publish(entries(tmp_path, *texts))
+    published = publisher(tmp_path, options).publish(entries(tmp_path, *texts, options=options))
     assert (list(published.eds), list(published.rds)) == (["outbound_8000__a.example.com.json"], ["8000"])
     cluster = resources(tmp_path, "cds/cds.json")["outbound|9000||c.example.com"]
     assert cluster["type"] == "STATIC" and cluster["load_assignment"]["endpoints"]
@@ -219,8 +221,8 @@ def test_beyond_the_files_envoy_may_watch_values_stand_inline(tmp_path: Path) ->
 
 def test_no_access_log_unless_asked(tmp_path: Path) -> None:
     mesh = publisher(tmp_path)
-    mesh.publish(())
+    mesh.publish(see((), Options()))
     assert "access_log" not in mesh.lds_path.read_text()
     asked = publisher(tmp_path, Options(access_log="/dev/stdout"))
-    asked.publish(())
+    asked.publish(see((), Options()))
     assert '"path":"/dev/stdout"' in asked.lds_path.read_text()

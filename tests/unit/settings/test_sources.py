@@ -172,7 +172,14 @@ def test_the_default_config_of_the_mesh_file(tmp_path: Path, name: str) -> None:
         ),
         ("proxy_listen_port: 1\nproxy_inbound_listen_port: 2\naccess_log_file: /x", MeshSettings(1, 2, "/x")),
         ("proxyListenPort: null\nproxyInboundListenPort:", MeshSettings(15001, 15006, "")),
-        ("trustDomain: example.com\nrootNamespace: x", MeshSettings()),
+        ("trustDomain: example.com\nrootNamespace: x", MeshSettings(root_namespace="x")),
+        ("outboundTrafficPolicy: {mode: REGISTRY_ONLY}", MeshSettings(outbound_policy="REGISTRY_ONLY")),
+        ("enableAutoMtls: false", MeshSettings(has_auto_mtls=False)),
+        ("accessLogFormat: '%REQ(:PATH)%'", MeshSettings(access_log_format="%REQ(:PATH)%\n")),
+        (
+            'accessLogEncoding: JSON\naccessLogFormat: \'{"path": "%REQ(:PATH)%"}\'',
+            MeshSettings(access_log_is_json=True, access_log_format={"path": "%REQ(:PATH)%"}),
+        ),
     ],
 )
 def test_what_local_mode_takes_from_the_mesh_file(tmp_path: Path, text: str, expected: MeshSettings) -> None:

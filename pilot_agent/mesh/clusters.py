@@ -1,0 +1,323 @@
+"""Envoy's clusters and endpoints for the services this proxy sees: what of each varies, as plain JSON values.
+
+A cluster for each host, port and subset, with the DestinationRule's policy and, towards peers of the mesh, mutual TLS.
+The shape is the templates'. Called by view; pure.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from pilot_agent.mesh.destinations import Problem, Rules
+from pilot_agent.mesh.model import HTTP2_PROTOCOLS, Endpoint, Options, Service, ServicePort
+from pilot_agent.mesh.names import cluster_name, config_path, endpoints_file, server_name
+from pilot_agent.mesh.peers import Peers
+from pilot_agent.mesh.policy import (
+    ClientTls,
+    ConnectionPool,
+    DestinationRule,
+    LoadBalancer,
+    OutlierDetection,
+    Subset,
+    TrafficPolicy,
+)
+from pilot_agent.mesh.registry import selects
+
+Values = dict[str, object]
+TLS_MODE_LABEL = "security.istio.io/tlsMode"
+NO_LIMIT = 4294967295
+_DISCOVERY = {"STATIC": "STATIC", "DNS": "STRICT_DNS", "DNS_ROUND_ROBIN": "LOGICAL_DNS", "NONE": "ORIGINAL_DST"}
+_BALANCERS = {"ROUND_ROBIN": "ROUND_ROBIN", "LEAST_REQUEST": "LEAST_REQUEST", "RANDOM": "RANDOM"}
+_TLS_PARTS = {"DISABLE": None, "SIMPLE": "simple", "MUTUAL": "mutual"}
+
+
+class _Part(NamedTuple):
+    """One cluster to be: a service's port, and the subset of it, None for the whole."""
+
+    service: Service
+    port: ServicePort
+    subset: Subset | None
+    rule: DestinationRule | None
+
+    @property
+    def name(self) -> str:
+        return cluster_name(self.port.number, self.service.host, self.subset.name if self.subset else "")
+
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        if self.subset is None:
+            return self.service.endpoints
+        return tuple(each for each in self.service.endpoints if selects(self.subset.labels, each.labels))
+
+    @property
+    def policy(self) -> TrafficPolicy:
+        """As Istio merges it: a subset's part replaces the rule's, and what is said for a port replaces both."""
+        whole = self.rule.policy if self.rule else TrafficPolicy()
+        own = self.subset.policy if self.subset else TrafficPolicy()
+        ports = {**whole.ports, **own.ports}
+        if self.port.number in ports:
+            return ports[self.port.number]
+        return TrafficPolicy(
+            own.load_balancer or whole.load_balancer,
+            own.connection_pool or whole.connection_pool,
+            own.outlier_detection or whole.outlier_detection,
+            own.tls or whole.tls,
+        )
+
+
+class Clusters:
+    """`values` for CDS in the order of names, `endpoints` by file for those whose addresses have one."""
+
+    def __init__(self, services: Iterable[Service], rules: Rules, peers: Peers, options: Options) -> None:
+        self._peers, self._options = peers, options
+        self.values: list[Values] = []
+        self.endpoints: dict[str, Values] = {}
+        self.problems: list[Problem] = []
+        parts = sorted(_parts(services, rules), key=lambda part: part.name)
+        watched = {part.name for part in [part for part in parts if _is_watched(part)][: options.endpoint_files]}
+        for part in parts:
+            cluster = self._cluster(part, is_watched=part.name in watched)
+            if cluster is not None:
+                self.values.append(cluster)
+
+    def _cluster(self, part: _Part, *, is_watched: bool) -> Values | None:
+        policy = part.policy
+        tls = self._tls(part, policy.tls)
+        if tls == "impossible":
+            self.problems.append(_no_identity(part))
+            return None
+        passes = policy.load_balancer is not None and policy.load_balancer.simple == "PASSTHROUGH"
+        kind = "EDS" if is_watched else "ORIGINAL_DST" if passes else _DISCOVERY[part.service.resolution]
+        localities = [] if kind == "ORIGINAL_DST" else self._localities(part)
+        file = ""
+        if is_watched:
+            file = endpoints_file(part.name)
+            self.endpoints[file] = {"cluster": part.name, "localities": localities}
+            localities = []
+        return {
+            "name": part.name,
+            "type": kind,
+            "dns_family": {"IPv4": "V4_ONLY", "IPv6": "V6_ONLY"}[self._options.families[0]]
+            if len(self._options.families) == 1
+            else "V4_PREFERRED",
+            "endpoints_file": file,
+            "localities": localities,
+            "http": _http(part.port, policy.connection_pool or ConnectionPool()),
+            "balancing": _balancing(policy.load_balancer or LoadBalancer(), kind),
+            "pool": _pool(policy.connection_pool or ConnectionPool()),
+            "outliers": _outliers(policy.outlier_detection) if policy.outlier_detection else None,
+            "panic_threshold": policy.outlier_detection.min_health_percent if policy.outlier_detection else None,
+            "tls": tls,
+            "rule": _rule(part),
+        }
+
+    def _localities(self, part: _Part) -> list[Values]:
+        """Endpoints by locality: {region, zone, sub_zone, weight, endpoints: {address, port, weight, is_mtls}}."""
+        by_locality: dict[tuple[str, str, str], list[Endpoint]] = {}
+        for endpoint in part.endpoints or _own_endpoints(part.service):
+            by_locality.setdefault(endpoint.locality, []).append(endpoint)
+        return [
+            {
+                "region": region,
+                "zone": zone,
+                "sub_zone": sub_zone,
+                "weight": sum(endpoint.weight for endpoint in found),
+                "endpoints": [
+                    {
+                        "address": endpoint.address,
+                        "port": endpoint.port(part.port),
+                        "weight": endpoint.weight,
+                        "is_mtls": self._speaks_mtls(part, endpoint),
+                    }
+                    for endpoint in found
+                ],
+            }
+            for (region, zone, sub_zone), found in sorted(by_locality.items())
+        ]
+
+    def _speaks_mtls(self, part: _Part, endpoint: Endpoint) -> bool:
+        """As istiod tells: by the label, else by whether the workload has a service account."""
+        if not self._options.secrets:
+            return False
+        mode = endpoint.labels.get(TLS_MODE_LABEL, "istio" if endpoint.service_account else "disabled")
+        if mode != "istio":
+            return False
+        return self._peers.mode(part.service.namespace, endpoint.labels, endpoint.port(part.port)) != "DISABLE"
+
+    def _tls(self, part: _Part, wanted: ClientTls | None) -> Values | str | None:
+        """None for plain text; `kind` is auto (by the endpoint), istio, simple or mutual."""
+        if wanted is None:
+            return self._auto_tls(part)
+        if wanted.mode == "ISTIO_MUTUAL":
+            if not self._options.secrets:
+                return "impossible"
+            return self._istio_tls(part, "istio", wanted.sni, wanted.subject_alt_names)
+        kind = _TLS_PARTS[wanted.mode]
+        if kind is None:
+            return None
+        return {
+            "kind": kind,
+            "sni": wanted.sni or ("" if "*" in part.service.host else part.service.host),
+            "sans": [{"exact": name} for name in wanted.subject_alt_names or part.service.subject_alt_names],
+            "alpn": ["h2", "http/1.1"] if part.port.protocol in HTTP2_PROTOCOLS else ["http/1.1"],
+            "certificate": wanted.client_certificate,
+            "private_key": wanted.private_key,
+            "ca": "" if wanted.skips_verification else wanted.ca_certificates or _system_roots(),
+        }
+
+    def _auto_tls(self, part: _Part) -> Values | None:
+        if not self._options.secrets or not self._options.has_auto_mtls:
+            return None
+        speaking = [self._speaks_mtls(part, endpoint) for endpoint in part.service.endpoints]
+        if part.service.resolution == "NONE":
+            # The address is the client's choice, so there is no endpoint to tell by: all of them or none.
+            return self._istio_tls(part, "istio") if speaking and all(speaking) else None
+        return (
+            self._istio_tls(part, "auto") if any(speaking) or part.service.host.endswith(_svc(self._options)) else None
+        )
+
+    def _istio_tls(self, part: _Part, kind: str, sni: str = "", names: tuple[str, ...] = ()) -> Values:
+        subset = part.subset.name if part.subset else ""
+        return {
+            "kind": kind,
+            "sni": sni or server_name(part.port.number, part.service.host, subset),
+            "sans": [{"exact": name} for name in names] or self._peers_names(part),
+            "alpn": ["istio", "h2"] if part.port.protocol in HTTP2_PROTOCOLS else ["istio"],
+            "secrets": self._options.secrets,
+        }
+
+    def _peers_names(self, part: _Part) -> list[dict[str, str]]:
+        """Whom a peer may be: the service accounts of its endpoints, or where one is not known, its namespace."""
+        of_namespace = f"spiffe://{self._options.trust_domain}/ns/{part.service.namespace}/"
+        accounts = set()
+        for endpoint in part.service.endpoints:
+            if self._speaks_mtls(part, endpoint):
+                if not endpoint.service_account:
+                    return [{"prefix": of_namespace}]
+                accounts.add(f"{of_namespace}sa/{endpoint.service_account}")
+        names = [*sorted(accounts), *part.service.subject_alt_names]
+        return [{"exact": name} for name in names] or [{"prefix": of_namespace}]
+
+
+def _system_roots() -> str:
+    from pilot_agent.identity.channel import SYSTEM_BUNDLES, system_bundle  # only for TLS to outside
+
+    return str(system_bundle() or SYSTEM_BUNDLES[0])  # Envoy says which file is missing
+
+
+def _svc(options: Options) -> str:
+    return f".svc.{options.domain}"
+
+
+def _parts(services: Iterable[Service], rules: Rules) -> Iterator[_Part]:
+    for service in services:
+        rule = rules.of(service.host)
+        for port in service.ports:
+            yield _Part(service, port, None, rule)
+            for subset in rule.subsets if rule else ():
+                yield _Part(service, port, subset, rule)
+
+
+def _is_watched(part: _Part) -> bool:
+    balancer = part.policy.load_balancer
+    return part.service.resolution == "STATIC" and (balancer is None or balancer.simple != "PASSTHROUGH")
+
+
+def _own_endpoints(service: Service) -> tuple[Endpoint, ...]:
+    """A DNS service without endpoints resolves its own host."""
+    if not service.resolution.startswith("DNS"):
+        return ()
+    return (Endpoint(address=service.host, ports={}, weight=1, locality=("", "", ""), labels={}),)
+
+
+def _no_identity(part: _Part) -> Problem:
+    assert part.rule is not None
+    text = "ISTIO_MUTUAL needs an identity, and this proxy has none: requests get 503; give it one, as with --caDir"
+    return Problem(part.rule.origin, ("spec", "host"), text)
+
+
+def _rule(part: _Part) -> Values | None:
+    """What the views show of a DestinationRule."""
+    if part.rule is None:
+        return None
+    path = config_path("destination-rule", part.rule.namespace, part.rule.name)
+    return {"config": path, "subset": part.subset.name if part.subset else ""}
+
+
+def _http(port: ServicePort, pool: ConnectionPool) -> Values | None:
+    """How requests are sent; None for Envoy's defaults. `protocol`: http1, http2 or the client's."""
+    is_http2 = port.protocol in HTTP2_PROTOCOLS or (port.is_http and pool.h2_upgrade == "UPGRADE")
+    options = (pool.max_requests_per_connection, pool.idle_timeout, pool.max_concurrent_streams)
+    if not is_http2 and not pool.uses_client_protocol and (not port.is_http or options == (None, None, None)):
+        return None
+    return {
+        "protocol": "client" if pool.uses_client_protocol else "http2" if is_http2 else "http1",
+        "max_requests_per_connection": pool.max_requests_per_connection or None,
+        "idle_timeout": pool.idle_timeout,
+        "max_concurrent_streams": pool.max_concurrent_streams,
+    }
+
+
+def _balancing(balancer: LoadBalancer, kind: str) -> Values:
+    found: Values = {"policy": "LEAST_REQUEST", "warmup": None, "minimum_ring_size": None, "table_size": None}
+    if kind == "ORIGINAL_DST":
+        return {**found, "policy": "CLUSTER_PROVIDED"}
+    if balancer.consistent_hash is not None:
+        hashing = balancer.consistent_hash
+        if hashing.maglev_table_size is not None:
+            return {**found, "policy": "MAGLEV", "table_size": hashing.maglev_table_size or None}
+        return {**found, "policy": "RING_HASH", "minimum_ring_size": hashing.minimum_ring_size or 1024}
+    return {**found, "policy": _BALANCERS.get(balancer.simple, "LEAST_REQUEST"), "warmup": balancer.warmup}
+
+
+def _pool(pool: ConnectionPool) -> Values:
+    """Limits and times of the connections; Envoy's own limits would be 1,024, the mesh limits nothing by itself."""
+    keepalive = {
+        "keepalive_probes": pool.keepalive_probes,
+        "keepalive_time": _seconds(pool.keepalive_time),
+        "keepalive_interval": _seconds(pool.keepalive_interval),
+    }
+    return {
+        "connect_timeout": pool.connect_timeout or "10s",
+        "keepalive": {name: value for name, value in keepalive.items() if value is not None},
+        "max_connection_duration": pool.max_connection_duration,
+        "thresholds": {
+            "max_connections": _limit(pool.max_connections),
+            "max_pending_requests": _limit(pool.max_pending_requests),
+            "max_requests": _limit(pool.max_requests),
+            "max_retries": _limit(pool.max_retries),
+        },
+    }
+
+
+def _limit(value: int | None) -> int:
+    return value or NO_LIMIT
+
+
+def _seconds(duration: str | None) -> int | None:
+    """Whole seconds, at least one: Linux has no fractions there."""
+    return None if duration is None else max(1, int(float(duration.removesuffix("s"))))
+
+
+def _outliers(detection: OutlierDetection) -> Values:
+    """Envoy's outlier_detection, without what was not said; success rates don't count, as in Istio."""
+    values: Values = {"enforcing_success_rate": 0}
+    for name, count in (
+        ("consecutive_5xx", detection.consecutive_5xx),
+        ("consecutive_gateway_failure", detection.consecutive_gateway),
+    ):
+        if count is not None:
+            values[f"enforcing_{name}"] = 100 if count else 0
+            if count:
+                values[name] = count
+    if detection.splits_local_errors:
+        values["split_external_local_origin_errors"] = True
+        values["enforcing_local_origin_success_rate"] = 0
+        if detection.consecutive_local:
+            values["consecutive_local_origin_failure"] = detection.consecutive_local
+            values["enforcing_consecutive_local_origin_failure"] = 100
+    rest = {
+        "interval": detection.interval,
+        "base_ejection_time": detection.base_ejection_time,
+        "max_ejection_percent": detection.max_ejection_percent,
+    }
+    return {**values, **{name: value for name, value in rest.items() if value is not None}}
