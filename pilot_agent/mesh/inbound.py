@@ -181,9 +181,11 @@ def _chains(port: Port, mode: PeerMode, options: Options) -> Iterator[Values]:
         yield _made(common, is_http=port.is_http, transport="tls", alpn=alpn, is_mtls=True)
     if mode == "STRICT" and not options.secrets:
         yield _made({**common, "cluster": "BlackHoleCluster"}, transport="")
-    if mode != "STRICT":
+    if mode == "DISABLE":
+        yield _made(common, is_http=port.is_http, transport="")  # nobody looks for TLS there
+    elif mode == "PERMISSIVE":
         yield _made(common, is_http=port.is_http, transport="raw_buffer")
-        if (not port.is_http and mode == "PERMISSIVE") or (mode == "DISABLE" and not port.is_http):
+        if not port.is_http:
             yield _made(common, transport="tls")
 
 
