@@ -4,6 +4,7 @@ Part of reading a VirtualService, used by http_route; matches for other gateways
 """
 
 import re
+
 from pilot_agent.mesh.fields import Field, shown
 from pilot_agent.mesh.metadata import labels, namespace
 from pilot_agent.mesh.traffic import HttpMatch, StringMatch
