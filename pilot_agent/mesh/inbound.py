@@ -41,9 +41,14 @@ class Port(NamedTuple):
 
 
 class Inbound(NamedTuple):
-    """`chains` are virtualInbound's, `listeners` those of a Sidecar that open ports, `clusters` where both lead."""
+    """`chains` are virtualInbound's, `listeners` those of a Sidecar that open ports, `clusters` where both lead.
+
+    `ports` have chains of their own, so that what is spoken there is known; on `plain_ports` it is never mutual TLS.
+    """
 
     chains: list[Values]
+    ports: list[int]
+    plain_ports: list[int]
     listeners: list[Values]
     clusters: list[Values]
     standing: list[Values]
@@ -59,8 +64,10 @@ def inbound(services: tuple[Service, ...], sidecar: Sidecar | None, peers: Peers
     mode = peers.mode(options.namespace, options.labels)
     chains = [chain for family in options.families for chain in _passthrough(family, mode, options)]
     listeners: list[Values] = []
+    captured = [port.number for port in ports if not port.is_bound]
+    modes = {port.number: peers.mode(options.namespace, options.labels, port.number) for port in ports}
     for port in ports:
-        own = list(_chains(port, peers.mode(options.namespace, options.labels, port.number), options))
+        own = list(_chains(port, modes[port.number], options))
         if port.is_bound:
             name, address = f"{port.bind}_{port.number}", port.bind
             inspects_tls = any(chain["transport"] == "tls" for chain in own)
@@ -69,7 +76,8 @@ def inbound(services: tuple[Service, ...], sidecar: Sidecar | None, peers: Peers
         else:
             chains += own
     clusters = [_cluster(port, options) for port in ports]
-    return Inbound(chains, listeners, clusters, _standing(options), problems)
+    plain = [number for number in captured if modes[number] == "DISABLE"]
+    return Inbound(chains, captured, plain, listeners, clusters, _standing(options), problems)
 
 
 def _of_services(services: tuple[Service, ...], problems: list[Problem], options: Options) -> Iterator[Port]:
@@ -173,9 +181,11 @@ def _chains(port: Port, mode: PeerMode, options: Options) -> Iterator[Values]:
         yield _made(common, is_http=port.is_http, transport="tls", alpn=alpn, is_mtls=True)
     if mode == "STRICT" and not options.secrets:
         yield _made({**common, "cluster": "BlackHoleCluster"}, transport="")
-    if mode != "STRICT":
+    if mode == "DISABLE":
+        yield _made(common, is_http=port.is_http, transport="")  # nobody looks for TLS there
+    elif mode == "PERMISSIVE":
         yield _made(common, is_http=port.is_http, transport="raw_buffer")
-        if (not port.is_http and mode == "PERMISSIVE") or (mode == "DISABLE" and not port.is_http):
+        if not port.is_http:
             yield _made(common, transport="tls")
 
 

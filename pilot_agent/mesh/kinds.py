@@ -32,6 +32,8 @@ _SECURITY = ("security.istio.io/v1", "security.istio.io/v1beta1")
 KINDS = {
     "ServiceEntry": Kind(_NETWORKING, "service_entry", "service_entry"),
     "WorkloadEntry": Kind(_NETWORKING, "workload_entry", "workload_entry"),
+    "VirtualService": Kind(_NETWORKING, "virtual_service", "virtual_service"),
+    "DestinationRule": Kind(_NETWORKING, "destination_rule", "destination_rule"),
     "PeerAuthentication": Kind(_SECURITY, "peer_authentication", "peer_authentication"),
     "Sidecar": Kind(_NETWORKING, "sidecar", "sidecar"),
     "Service": Kind(("v1",), "kubernetes", "service"),

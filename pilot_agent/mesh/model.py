@@ -55,7 +55,7 @@ class Options(NamedTuple):
     access_log: str = ""
     access_log_format: object = ""
     access_log_is_json: bool = False
-    trace_sampling: float = 1.0
+    trace_sampling: float = 1
     trace_tags: Mapping[str, str] = {}
     secrets: str = ""
     has_auto_mtls: bool = True

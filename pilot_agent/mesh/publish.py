@@ -150,6 +150,8 @@ class Publisher:
                 "port": options.inbound_port,
                 "is_transparent": options.interception_mode == "TPROXY",
                 "chains": view.inbound.chains,
+                "tls_known": sorted([options.inbound_port, *view.inbound.plain_ports]),
+                "http_known": sorted([options.inbound_port, *view.inbound.ports]),
             },
         ]
         groups = {"outbound": view.outbound.listeners, "ingress": view.inbound.listeners, "virtual": virtual}

@@ -51,5 +51,5 @@ def see(resources: Iterable[Resource], options: Options) -> View:
         clusters=clusters.values,
         endpoints=clusters.endpoints,
         policy=sight.outbound_policy,
-        problems=(*destinations.problems, *clusters.problems, *into.problems, *unkept),
+        problems=tuple(dict.fromkeys([*destinations.problems, *clusters.problems, *into.problems, *unkept])),
     )

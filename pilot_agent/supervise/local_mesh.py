@@ -69,7 +69,7 @@ def mesh_options(desired: Desired, secrets: str) -> "Options":
         access_log=mesh.access_log_file,
         access_log_format=mesh.access_log_format,
         access_log_is_json=mesh.access_log_is_json,
-        trace_sampling=settings.proxy_config.tracing.get("sampling") or 1.0,
+        trace_sampling=settings.proxy_config.tracing.get("sampling") or 1,
         trace_tags=_trace_tags(labels, namespace, desired),
         secrets=secrets,
         has_auto_mtls=mesh.has_auto_mtls,
