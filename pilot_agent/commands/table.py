@@ -260,6 +260,30 @@ A proxy that asks the CA itself:
         Words("init|issue|show [PATH]", least=1, most=2),
     ),
     Command(
+        "demo",
+        "Show the path of one request between two pods, and what their agents do.",
+        """
+Make two pods on this machine, sleep and httpbin, each with an agent, an Envoy and a certificate of a CA of its own;
+ask httpbin from sleep, and show the hops as they happened. Then: a rule changed live, an Envoy killed under load,
+an expired certificate. Everything is taken away at the end, also after Ctrl-C.
+
+As root the pods are network namespaces joined by a veth, with rules of istio-iptables, and REDIRECT is shown beside
+TPROXY. Else, or where namespaces can't be made, they share this machine's loopback.
+""",
+        (
+            Flag("unprivileged", "unprivileged", False, "Use this machine's loopback as root, too"),
+            Flag(
+                "mode",
+                "mode",
+                "both",
+                "How httpbin's traffic is captured, in network namespaces",
+                choices=("both", "redirect", "tproxy"),
+            ),
+            Flag("step", "step", False, "Wait for Enter between the steps"),
+            Flag("keep", "keep", False, "Leave the pods running at the end, to look around, until Ctrl-C"),
+        ),
+    ),
+    Command(
         "istio-iptables",
         "Capture this network namespace's traffic for Envoy.",
         """
