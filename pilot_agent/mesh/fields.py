@@ -158,6 +158,8 @@ class Field:
 
     def choice(self, choices: Iterable[str]) -> str:
         allowed = tuple(choices)
+        if self.value is None:
+            self.refuse(f"is missing: give one of {', '.join(allowed)}")
         if self.value not in allowed:
             self.refuse(f"{shown(self.value)} is unknown: use one of {', '.join(allowed)}")
         return str(self.value)
