@@ -25,6 +25,7 @@ from pilot_agent.interception.canonical import group_id, user_id
 from pilot_agent.interception.execute import Commands, inside
 from pilot_agent.interception.explanation import Packet
 from pilot_agent.interception.options import Machine, Options, work_out
+from pilot_agent.interception.outlook import Outlook
 from pilot_agent.interception.run import Interception, config_lines, environment_lines, network_namespace
 from pilot_agent.log import Log, Scope
 
@@ -32,6 +33,8 @@ ACTIONS = ("plan", "status", "explain")
 RESOLV_CONF = Path("/etc/resolv.conf")
 HIGHEST_PORT = 65535
 SOURCE_PORT = 40000
+WIDTH_OF_A_FILE = 240
+"""Where standard output is no terminal there is room."""
 NOT_CAPTURED = (
     "iptables validation failed; workload is not ready for Istio. The rules of this pod are missing or wrong: with "
     "Istio's CNI the pod was perhaps started before the plug-in was there, and must be made anew "
@@ -104,24 +107,42 @@ def _name_servers() -> list[str]:
 def _act(action: str, parsed: Parsed, options: Options, log: Scope) -> int:
     interception = Interception(options, Commands(), log)
     if action == "plan":
-        _show(interception, wants_json=parsed.values["wants_json"])
+        _show(interception.outlook(), wants_json=parsed.values["wants_json"])
         return EXIT_OK
     if action == "status":
-        return EXIT_DIFFERS if _show(interception, wants_json=parsed.values["wants_json"]) else EXIT_OK
+        return _status(interception, wants_json=parsed.values["wants_json"])
     if action == "explain":
         return _explain(interception, parsed, options)
     return _run(interception, options, log)
 
 
-def _show(interception: Interception, *, wants_json: bool) -> int:
-    """How many changes there would be."""
-    outlook = interception.outlook()
+def _show(outlook: Outlook, *, wants_json: bool) -> None:
     if wants_json:
         print(json.dumps(outlook.data(), indent=2))
     else:
         for line in outlook.lines():
             print(line)
-    return outlook.changes
+
+
+def _status(interception: Interception, *, wants_json: bool) -> int:
+    """Whether what is there is what is wanted, what is there with its counters, and what a run would change."""
+    import shutil
+
+    from pilot_agent.interception import counter_table
+
+    outlook, chains, native = interception.outlook(), interception.counters(), interception.native_rules()
+    if wants_json:
+        print(json.dumps({**outlook.data(), "chains": counter_table.data(chains, native)}, indent=2))
+    else:
+        no, end = (" not", f": {outlook.changes} changes, at the end") if outlook.changes else ("", "")
+        print(f"what is there is{no} what these flags want ({outlook.tool}){end}\n")
+        width = shutil.get_terminal_size((WIDTH_OF_A_FILE, 0)).columns
+        for line in counter_table.lines(chains, native, width) if chains else ["no rules of Istio are there"]:
+            print(line)
+        if outlook.changes:
+            print("\na run would change:")
+            _show(outlook, wants_json=False)
+    return EXIT_DIFFERS if outlook.changes else EXIT_OK
 
 
 def _explain(interception: Interception, parsed: Parsed, options: Options) -> int:

@@ -296,7 +296,8 @@ ones, and a second run changes nothing. Needs root and NET_ADMIN.
 
 \b
   plan     show what a run with these flags would change, and change nothing
-  status   say whether the rules that are there are the ones of these flags; exit code 2 when not
+  status   say whether the rules that are there are the ones of these flags, and show their chains with counters in
+           the order a packet meets them; exit code 2 when they are not
   explain  say which rule decides about a packet, and where it lands
 
 Every flag can be given as a variable: its name in upper case, with _ for -.

@@ -64,10 +64,10 @@ class Iptables:
             for table, chains in parse_save(self.said(backend, family)).items()
         }
 
-    def said(self, backend: Backend, family: Family) -> str:
+    def said(self, backend: Backend, family: Family, *, with_counters: bool = False) -> str:
         """All of iptables-save. Raises InterceptionError."""
         command = f"{binary(backend, family)}-save"
-        outcome = self._run([command])
+        outcome = self._run([command, *(["-c"] if with_counters else [])])
         if outcome.code != 0:
             raise InterceptionError(f"{command}: {explained(outcome, command)}")
         return outcome.output

@@ -12,7 +12,7 @@ from typing import Any
 from pilot_agent.errors import InterceptionError
 from pilot_agent.interception.execute import CommandMissing, Outcome, Run
 from pilot_agent.interception.nft_difference import Difference, differences, keeps_shape
-from pilot_agent.interception.nft_listing import LIST, Tables, foretold, parse
+from pilot_agent.interception.nft_listing import LIST, LIST_WITH_COUNTERS, Tables, foretold, parse
 from pilot_agent.interception.nftables import TABLES, removal, script
 from pilot_agent.interception.rules import Rule
 
@@ -55,10 +55,10 @@ class Nft:
         self._run, self._place = run, place
         self._is_known_to_fit = False
 
-    def tables(self) -> Tables:
-        """What is there of Istio's tables."""
+    def tables(self, *, with_counters: bool = False) -> Tables:
+        """What is there of Istio's tables; `with_counters`: each `counter` of a rule says what it has counted."""
         self._check_version()
-        outcome = self._nft(LIST)
+        outcome = self._nft(LIST_WITH_COUNTERS if with_counters else LIST)
         if outcome.code != 0:
             raise _failure(outcome, [])
         return parse(outcome.output)

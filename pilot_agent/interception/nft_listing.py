@@ -13,6 +13,7 @@ from pilot_agent.interception.rules import Rule
 
 LIST = ("nft", "--stateless", "--numeric-priority", "list", "ruleset", "inet")
 """All tables of the family at once: one process, one state of the kernel, and a missing table is no error."""
+LIST_WITH_COUNTERS = tuple(word for word in LIST if word != "--stateless")
 
 
 class Chain(NamedTuple):

@@ -16,12 +16,24 @@ from typing import NamedTuple
 from pilot_agent.interception.rules import FULL_MASK, Action, Condition, Kind, Rule, Verdict, saved, saved_conditions
 
 
+class Count(NamedTuple):
+    """Of what a rule matched, or of what came to a chain's policy."""
+
+    packets: int
+    bytes: int
+
+
 @dataclass(slots=True)
 class SavedChain:
-    """`policy` of a built-in chain, such as ACCEPT. `lines`: `-A CHAIN ...`, in order, without counters."""
+    """`policy` of a built-in chain, such as ACCEPT. `lines`: `-A CHAIN ...`, in order, without counters.
+
+    `counts` of the lines, `policy_count` of the policy; None where none is said, as without -c.
+    """
 
     policy: str | None = None
     lines: list[str] = field(default_factory=list)
+    policy_count: Count | None = None
+    counts: list[Count | None] = field(default_factory=list)
 
 
 SavedTables = dict[str, dict[str, SavedChain]]
@@ -44,7 +56,7 @@ class Unknown(NamedTuple):
 
 # The whole
 
-_COUNTERS = re.compile(r"^\[\d+:\d+\] ")
+_COUNTERS = re.compile(r"^\[(\d+):(\d+)\](?: |$)")
 _INCOMPATIBLE = re.compile(r"# Table `(\w+)' is incompatible")
 _ESCAPED = re.compile(r"\\.")
 
@@ -57,11 +69,21 @@ def parse_save(text: str) -> SavedTables:
         if line.startswith("*"):
             chains = tables.setdefault(line[1:].strip(), {})
         elif line.startswith(":"):
-            name, policy, *_ = [*line[1:].split(), "-", "-"]
-            chains.setdefault(name, SavedChain()).policy = None if policy == "-" else policy
+            name, policy, counted, *_ = [*line[1:].split(), "-", "-", "-"]
+            chain = chains.setdefault(name, SavedChain())
+            if policy != "-":
+                chain.policy, chain.policy_count = policy, _count(counted)
         elif (rule := _COUNTERS.sub("", line)).startswith("-A "):
-            chains.setdefault(rule.split()[1], SavedChain()).lines.append(rule)
+            chain = chains.setdefault(rule.split()[1], SavedChain())
+            chain.lines.append(rule)
+            chain.counts.append(_count(line))
     return tables
+
+
+def _count(text: str) -> Count | None:
+    """Of `[packets:bytes]`, at the beginning of the text."""
+    found = _COUNTERS.match(text)
+    return Count(int(found[1]), int(found[2])) if found else None
 
 
 def incompatible_tables(text: str) -> list[str]:

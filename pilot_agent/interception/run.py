@@ -14,14 +14,17 @@ from pilot_agent.interception.apply import FAMILIES, Intention, intend
 from pilot_agent.interception.build import build, of_family
 from pilot_agent.interception.canonical import canonical
 from pilot_agent.interception.capture import ALL, Capture
+from pilot_agent.interception.counters import CountedChain, counters
 from pilot_agent.interception.execute import CommandMissing, Run
 from pilot_agent.interception.explain import Tables, explain, observed, wanted
 from pilot_agent.interception.explanation import Explanation, Packet
 from pilot_agent.interception.kernel import Iptables, binary, choose
+from pilot_agent.interception.nft_words import chain_name, listed
+from pilot_agent.interception.nftables import table_name
 from pilot_agent.interception.options import Options
 from pilot_agent.interception.outlook import NATIVE, Outlook
 from pilot_agent.interception.parse import incompatible_tables, parse_save
-from pilot_agent.interception.rules import Family
+from pilot_agent.interception.rules import Family, Rule
 from pilot_agent.interception.ruleset import Chains, chains_of, restore_text
 from pilot_agent.interception.verify import Failure, verify
 from pilot_agent.log import Scope
@@ -46,7 +49,7 @@ class Interception:
     """Of one network namespace, which the caller has entered."""
 
     def __init__(self, options: Options, run: Run, log: Scope) -> None:
-        self._options, self._values, self._log = options, options.values, log
+        self._options, self._values, self._log, self._run = options, options.values, log, run
         self._capture = options.capture
         is_cni = self._values["cni_mode"]
         lock = str(network_namespace(self._values["network_namespace"]) or "") if is_cni else ""
@@ -136,6 +139,17 @@ class Interception:
             self._log.info(line)
 
     # Without changing anything
+
+    def counters(self) -> tuple[CountedChain, ...]:
+        """Of every tool that has something of ours, wanted or not. Raises InterceptionError."""
+        return counters(self._run)
+
+    def native_rules(self) -> dict[tuple[str, str, str], Rule]:
+        """What nft would list of the rules that these options want, by table, chain and text."""
+        return {
+            (table_name(rule.table).removeprefix("inet "), chain_name(rule.chain), listed(rule)): rule
+            for rule in canonical(build(self._capture), is_nft=True)
+        }
 
     def _show_dry_run(self) -> None:
         self._log.info("running iptables in dry-run mode, no rule changes will be made")

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -68,13 +70,38 @@ def test_a_second_run_changes_nothing_and_status_says_so(pod: Namespace) -> None
     before = state(pod)
     assert "nothing is changed" in succeeded(pod, *INJECTED)
     assert state(pod) == before
-    assert succeeded(pod, "status", *INJECTED) == "nothing to change (iptables-nft)\n"
+    first, _, family, *_ = succeeded(pod, "status", *INJECTED).splitlines()
+    assert first == "what is there is what these flags want (iptables-nft)"
+    assert family == "IPv4 (iptables-nft): a packet that is sent"
     assert json.loads(succeeded(pod, "status", *INJECTED, "--json"))["matches"] is True
     changed = tool(pod, "status", *INJECTED, "-o", "9999", "--json")
     assert changed.code == 2
     texts = [each["text"] for each in json.loads(changed.output)["iptables"]]
     assert "-A ISTIO_OUTPUT -p udp -m udp --dport 9999 -j RETURN" in texts
     assert state(pod) == before
+
+
+@pytest.mark.parametrize(
+    ("more", "row"),
+    [
+        ((), r" +9 +1 +60 ISTIO_REDIRECT +all +\* +\* +0.0.0.0/0 +0.0.0.0/0 +everything else: to Envoy, as outbound"),
+        (("--native-nftables",), r" +9 +1 +60 counter jump istio-redirect +everything else: to Envoy, as outbound"),
+    ],
+    ids=["iptables", "native"],
+)
+def test_status_shows_what_was_counted_and_then_what_differs(pod: Namespace, more: tuple[str, ...], row: str) -> None:
+    nothing = tool(pod, "status", *INJECTED, *more)
+    assert "\nno rules of Istio are there\n\na run would change:\n" in nothing.output
+    succeeded(pod, *INJECTED, *more)
+    with pod.call(socket.socket) as client, pytest.raises(ConnectionRefusedError):  # nobody is at 15001
+        client.connect((THERE, 80))
+    assert re.search(f"^{row}$", succeeded(pod, "status", *INJECTED, *more), re.MULTILINE)
+    other = tool(pod, "status", "-u", "1338", *INJECTED[2:], *more)
+    assert other.code == 2
+    assert re.search(row.partition(" +every")[0], other.output)
+    told = other.output.splitlines()
+    assert re.fullmatch(r"what is there is not what these flags want \(\S+\): \d+ changes, at the end", told[0])
+    assert told.index("a run would change:") > next(i for i, line in enumerate(told) if re.search("skuid|UID", line))
 
 
 def test_plan_changes_nothing_and_says_it_for_people_and_programs(pod: Namespace) -> None:

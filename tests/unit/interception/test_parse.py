@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from pilot_agent.interception.build import build, of_family
 from pilot_agent.interception.canonical import canonical
-from pilot_agent.interception.parse import SavedChain, Unknown, bare, incompatible_tables, parse_rule, parse_save
+from pilot_agent.interception.parse import Count, SavedChain, Unknown, bare, incompatible_tables, parse_rule, parse_save
 from pilot_agent.interception.rules import Condition, Family, Rule, Verdict, saved
 from pilot_agent.interception.ruleset import chains_of
 from tests.unit.interception.random_rules import rules
@@ -139,14 +139,16 @@ def test_a_whole_save_output() -> None:
                     '-A INPUT -m comment --comment "x \\"y\\" it\\\'s\n-A INPUT -j DROP" -j ACCEPT',
                     "-A INPUT -m comment --comment plain -j OTHER",
                 ],
+                Count(7, 420),
+                [Count(3, 180), None],
             ),
-            "FORWARD": SavedChain("ACCEPT", []),
-            "OUTPUT": SavedChain("ACCEPT", []),
-            "OTHER": SavedChain(None, ["-A OTHER -g INPUT"]),
+            "FORWARD": SavedChain("ACCEPT", [], Count(0, 0)),
+            "OUTPUT": SavedChain("ACCEPT", [], Count(0, 0)),
+            "OTHER": SavedChain(None, ["-A OTHER -g INPUT"], None, [None]),
         },
         "nat": {
-            "PREROUTING": SavedChain("ACCEPT", []),
-            "OUTPUT": SavedChain("ACCEPT", ["-A OUTPUT -j ISTIO_OUTPUT"]),
+            "PREROUTING": SavedChain("ACCEPT", [], Count(0, 0)),
+            "OUTPUT": SavedChain("ACCEPT", ["-A OUTPUT -j ISTIO_OUTPUT"], Count(0, 0), [None]),
             "ISTIO_OUTPUT": SavedChain(None, []),
         },
     }
