@@ -49,14 +49,14 @@ class FileReader:
     """
 
     def __init__(self, file: str) -> None:
-        self._file = file
+        self.file = file
         self._parts: dict[bytes, _Part] = {}
 
     def read(self, content: bytes) -> Document:
         """Raises DocumentRefused for the first thing that can't be used: the file counts as a whole."""
         from hashlib import sha256
 
-        chunks = {chunk: sha256(chunk.content).digest() for chunk in split(self._file, content)}
+        chunks = {chunk: sha256(chunk.content).digest() for chunk in split(self.file, content)}
         known = self._parts
         parts: dict[bytes, _Part] = {}
         count = values = 0
@@ -71,10 +71,10 @@ class FileReader:
                 count += part.documents
                 values += part.values
                 if count > MAX_DOCUMENTS:
-                    raise DocumentRefused(self._file, 1, "", f"more than {MAX_DOCUMENTS} documents: split the file")
+                    raise DocumentRefused(self.file, 1, "", f"more than {MAX_DOCUMENTS} documents: split the file")
                 if values > MAX_VALUES:
                     reason = f"has aliases that stand for more than {MAX_VALUES} values: write less of them"
-                    raise DocumentRefused(self._file, chunk.line, "", reason)
+                    raise DocumentRefused(self.file, chunk.line, "", reason)
         except DocumentRefused:
             # What is in this version, as far as it is known, is worth keeping for when it is corrected.
             rest = {digest: known[digest] for digest in chunks.values() if digest in known}

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from pilot_agent.mesh import documents
 from pilot_agent.mesh.documents import MeshReader, read_directory
-from pilot_agent.mesh.kinds import KINDS
-from pilot_agent.mesh.model import Options, ServiceEntry
+from pilot_agent.mesh.kinds import KINDS, FileReader
+from pilot_agent.mesh.model import Document, Options, ServiceEntry
 from pilot_agent.mesh.view import see
 from tests.unit.mesh.declared import service_entry
 
@@ -338,13 +338,13 @@ class TestLastGood:
 
     def test_only_the_changed_file_is_parsed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         parsed: list[str] = []
-        parse = documents._parsed
+        read = FileReader.read
 
-        def spy(name: str, content: bytes) -> object:
-            parsed.append(name)
-            return parse(name, content)
+        def spy(reader: FileReader, content: bytes) -> Document:
+            parsed.append(reader.file)
+            return read(reader, content)
 
-        monkeypatch.setattr(documents, "_parsed", spy)
+        monkeypatch.setattr(FileReader, "read", spy)
         reader = MeshReader(tmp_path, Options())
         for name in ("a", "b"):
             (tmp_path / f"{name}.yaml").write_text(service_entry(name))
