@@ -14,7 +14,7 @@ from pilot_agent.mesh.model import DocumentRefused, Path
 MAX_DOCUMENTS = 10_000
 MAX_DEPTH = 500
 """libyaml's composer recurses in C: some 100,000 brackets kill the process, so depth is checked before it starts."""
-MAX_VALUES = 1_000_000
+MAX_VALUES = 200_000
 """What aliases may stand for in a file, all in all: a few lines of them can mean more than any memory holds."""
 
 _BOM = b"\xef\xbb\xbf"
