@@ -6,11 +6,14 @@ decides when to read; it keeps no time, watches nothing and writes nothing.
 
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from pilot_agent.mesh.claims import Claims, Conflict
 from pilot_agent.mesh.model import Document, DocumentRefused, FieldWarning, Options, Origin, Resource
 from pilot_agent.mesh.model import Path as FieldPath
+
+if TYPE_CHECKING:
+    from pilot_agent.mesh.kinds import FileReader
 
 SUFFIXES = (".yaml", ".yml", ".json")
 MAX_FILE = 10 * 2**20
@@ -28,10 +31,23 @@ class Reading(NamedTuple):
 class _File:
     """One file through its versions: what it says now, or why it can't be used, and what of it serves."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._reader: FileReader | None = None
         self.digest: bytes | None = None
         self.current: Document | DocumentRefused | None = None
         self.served: Document | None = None
+
+    def parse(self, content: bytes) -> None:
+        if self._reader is None:
+            # Late: this is what loads PyYAML, and an empty directory never gets here.
+            from pilot_agent.mesh.kinds import FileReader
+
+            self._reader = FileReader(self._name)
+        try:
+            self.current = self._reader.read(content)
+        except DocumentRefused as refusal:
+            self.current = refusal
 
 
 class MeshReader:
@@ -63,7 +79,7 @@ class MeshReader:
         )
 
     def _refresh(self, name: str) -> None:
-        file = self._files.get(name) or _File()
+        file = self._files.get(name) or _File(name)
         try:
             content = _content(self._directory, name)
         except FileNotFoundError:
@@ -79,7 +95,8 @@ class MeshReader:
             return
         digest = _digest(content)
         if digest != file.digest:
-            file.digest, file.current = digest, _parsed(name, content)
+            file.digest = digest
+            file.parse(content)
 
     def _assemble(self) -> dict[str, DocumentRefused]:
         """Decide which version of each file serves; the result says why one is not its current version.
@@ -180,16 +197,6 @@ def _content(directory: Path, name: str) -> bytes | DocumentRefused:
     if len(content) > MAX_FILE:
         return DocumentRefused(name, 0, "", f"is larger than {MAX_FILE // 2**20} MiB: split it")
     return content
-
-
-def _parsed(name: str, content: bytes) -> Document | DocumentRefused:
-    # Late: this is what loads PyYAML, and an empty directory never gets here.
-    from pilot_agent.mesh.kinds import read
-
-    try:
-        return read(name, content)
-    except DocumentRefused as refusal:
-        return refusal
 
 
 def _digest(content: bytes) -> bytes:
