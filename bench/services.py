@@ -32,7 +32,7 @@ spec:
 
 def run(binary: Path, rounds: int) -> dict[str, float]:
     """Medians in seconds, and the agent's resident memory in MiB: all services in one file, and a file for each."""
-    figures = {}
+    figures: dict[str, float] = {}
     for name, is_one_file in (("one_file", True), ("files", False)):
         found = [_once(binary, is_one_file=is_one_file) for _ in range(max(3, rounds // 3))]
         figures |= {f"services_{name}_{what}": statistics.median(each[what] for each in found) for what in found[0]}
