@@ -95,7 +95,7 @@ def test_a_whole_virtual_service_is_understood() -> None:
     assert service.http[4] == HttpRoute(
         destinations=to("reviews"),
         rewrite=Rewrite(regex=("^/a/(.*)$", "/\\1")),
-        mirrors=(Mirror(Destination("s"), 3.0), Mirror(Destination("t"), 100.0)),
+        mirrors=(Mirror(Destination("s"), 3.0, 0), Mirror(Destination("t"), 100.0, 1)),
         fault=Fault(None, 0.0, None, "UNAVAILABLE", 5.0),
         place=4,
     )
