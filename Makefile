@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TESTS ?=
+DEMO ?=
 
 IMAGE ?= pilot-agent
 TARGET ?= standalone
@@ -23,8 +24,8 @@ TAG ?= $(shell git describe --tags --always 2>/dev/null || echo unknown)
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
-demo: $(VENV)/installed-envoy ## run the agent with a real Envoy, and watch it do its job
-	$(BIN)/python -m examples.demo
+demo: $(VENV)/installed-envoy ## show one request from pod to pod, and what the agents do (as root: in network namespaces)
+	$(BIN)/pilot-agent demo $(DEMO)
 
 test: $(VENV)/installed-dev ## run the tests (TESTS="tests/unit -x" for some)
 	$(BIN)/python -m pytest $(TESTS)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import capture, commands, identity, local, mesh, probes, scrape
+from bench import capture, commands, hops, identity, local, mesh, probes, scrape, services
 from bench.probing import let_keep_bytecode
 from tests.support.envoy_binary import find_envoy_binary
 
@@ -29,10 +29,12 @@ def main() -> int:
         ("the small commands, and what a start costs", lambda: commands.run(arguments.rounds)),
         ("starts and restarts, with Envoy alone in turn", lambda: local.starts(binary, arguments.rounds)),
         ("memory, and a changed file", lambda: local.memory_and_change(binary)),
+        ("a thousand services in local mode", lambda: services.run(binary, arguments.rounds)),
         ("orphans as PID 1", lambda: local.orphans(binary) if os.geteuid() == 0 else {}),
         ("certificates: the first, rotated ones, many streams", lambda: identity.run(binary, arguments.rounds)),
         ("a mesh: starts, memory, pushes through the xDS proxy", lambda: mesh.run(binary, arguments.rounds)),
         ("capture with iptables and nftables", lambda: capture.run(arguments.rounds) if os.geteuid() == 0 else {}),
+        ("what each Envoy adds to a request", lambda: hops.run() if os.geteuid() == 0 else {}),
         ("merged scrapes and readiness", scrape.run),
         ("the application's probes", probes.run),
     )

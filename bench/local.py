@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -40,12 +40,15 @@ spec:
 
 
 @contextmanager
-def running(binary: Path, *prefix: str) -> Iterator[tuple[AgentProcess, float]]:
-    """An agent, and the moment of its exec."""
+def running(
+    binary: Path, *prefix: str, documents: Callable[[Path], None] = lambda _: None
+) -> Iterator[tuple[AgentProcess, float]]:
+    """An agent on a directory that `documents` fills, and the moment of its exec."""
     with tempfile.TemporaryDirectory() as directory:
         agent = AgentProcess(Path(directory), binary)
         agent.write_mesh(interceptionMode="NONE")
         agent.config_dir.mkdir()
+        documents(agent.config_dir)
         began = time.monotonic()
         agent.start(*prefix)
         try:

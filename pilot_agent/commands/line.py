@@ -13,7 +13,7 @@ from pilot_agent.errors import UsageError
 PROGRAM = "pilot-agent"
 COMPLETION_VARIABLE = "_PILOT_AGENT_COMPLETE"
 """Set by the generated completion functions (`pilot-agent completion`) when they ask us for words."""
-NAMES = frozenset(command.name for command in COMMANDS)
+NAMES = frozenset(name for command in COMMANDS for name in (command.name, *command.aliases))
 
 
 def rearrange(args: list[str]) -> list[str]:
@@ -48,7 +48,7 @@ def rearrange(args: list[str]) -> list[str]:
 def find(name: str) -> Command:
     """The command called `name`. Raises UsageError with the nearest one there is."""
     for command in COMMANDS:
-        if command.name == name:
+        if name in (command.name, *command.aliases):
             return command
     visible = [command.name for command in COMMANDS if not command.is_hidden]
     hint = nearest(name, visible) or f"; see {PROGRAM} --help"

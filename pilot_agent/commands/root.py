@@ -78,7 +78,7 @@ class LazyGroup(click.Group):
         return list(SUBCOMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        found = next((command for command in COMMANDS if command.name == cmd_name), None)
+        found = next((command for command in COMMANDS if cmd_name in (command.name, *command.aliases)), None)
         return translated(found) if found is not None else None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002

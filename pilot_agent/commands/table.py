@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from pilot_agent.commands.flags import LOGGING_FLAGS, Flag
 from pilot_agent.commands.iptables_flags import EXPLAIN_FLAGS, IPTABLES_FLAGS
+from pilot_agent.commands.view_flags import VIEW_FLAGS
 from pilot_agent.values import Duration
 
 
@@ -28,7 +29,7 @@ class Words(NamedTuple):
 class Command(NamedTuple):
     """`pilot-agent <name>`; `run(parsed) -> int` in the module of that name, or of `module`, runs it.
 
-    `help` is in paragraphs; one that begins with a line of \\b keeps its lines.
+    `help` is in paragraphs; one that begins with a line of \\b keeps its lines. It is found under its `aliases` too.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Command(NamedTuple):
     flags: tuple[Flag, ...] = ()
     words: Words = Words()
     module: str = ""
+    aliases: tuple[str, ...] = ()
     takes_proxy_flags: bool = False
     ignores_unknown_flags: bool = False
     is_hidden: bool = False
@@ -138,6 +140,30 @@ configuration and last errors. Works in an image without a shell: run it with ex
             Flag("json", "wants_json", False, "Print the facts as JSON, for programs"),
             Flag("port", "port", 15020, "The agent's port", least=1),
         ),
+    ),
+    Command(
+        "proxy-config",
+        "Show what Envoy is configured to do: listeners, routes, clusters, endpoints, secrets.",
+        """
+Show a view of the running Envoy's configuration, or of a file with its /config_dump, in the tables of istioctl
+proxy-config. Short: pc, and l, r, c, ep, s, b, a for the views.
+
+endpoints asks Envoy for /clusters?format=json, where it says how they are; a file may be either. bootstrap prints JSON
+unless -o says otherwise. A private key is never printed.
+
+log shows Envoy's loggers with their levels, after --level or --reset has changed them.
+
+\b
+The listener that all inbound connections come to, the clusters of a service, a file, and more of what HTTP does:
+  pilot-agent proxy-config listeners --port 15006
+  pilot-agent pc clusters --fqdn reviews --direction outbound -o json
+  pilot-agent pc routes --file config_dump.json --name 8000
+  pilot-agent pc log --level warning,http:debug
+""",
+        VIEW_FLAGS,
+        Words("all|bootstrap|clusters|endpoints|listeners|log|routes|secrets", least=1, most=1),
+        module="proxy_config",
+        aliases=("pc",),
     ),
     Command(
         "drain",
@@ -258,6 +284,30 @@ A proxy that asks the CA itself:
             Flag("json", "wants_json", False, "show: print the facts as JSON, for programs"),
         ),
         Words("init|issue|show [PATH]", least=1, most=2),
+    ),
+    Command(
+        "demo",
+        "Show the path of one request between two pods, and what their agents do.",
+        """
+Make two pods on this machine, sleep and httpbin, each with an agent, an Envoy and a certificate of a CA of its own;
+ask httpbin from sleep, and show the hops as they happened. Then: a rule changed live, an Envoy killed under load,
+an expired certificate. Everything is taken away at the end, also after Ctrl-C.
+
+As root the pods are network namespaces joined by a veth, with rules of istio-iptables, and REDIRECT is shown beside
+TPROXY. Else, or where namespaces can't be made, they share this machine's loopback.
+""",
+        (
+            Flag("unprivileged", "unprivileged", False, "Use this machine's loopback as root, too"),
+            Flag(
+                "mode",
+                "mode",
+                "both",
+                "How httpbin's traffic is captured, in network namespaces",
+                choices=("both", "redirect", "tproxy"),
+            ),
+            Flag("step", "step", False, "Wait for Enter between the steps"),
+            Flag("keep", "keep", False, "Leave the pods running at the end, to look around, until Ctrl-C"),
+        ),
     ),
     Command(
         "istio-iptables",

@@ -40,6 +40,7 @@ class Server(ThreadingHTTPServer):
             self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)  # not HTTPServer's: that looks up its own name, which may take seconds
+        self.server_address = self.socket.getsockname()
 
     def note(self, **facts: Any) -> None:
         if self.log is not None:

@@ -50,12 +50,15 @@ class Host:
 
 
 class Namespace:
-    """One network namespace, `lo` up. `close` deletes it, and what lies in /etc/netns for it."""
+    """One network namespace. `create` makes it, `lo` up; `close` deletes it, and what lies in /etc/netns for it."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.path = NAMESPACES / name
-        ip("netns", "add", name)
+
+    def create(self) -> None:
+        """Raises DemoError."""
+        ip("netns", "add", self.name)
         self.run("ip", "link", "set", "lo", "up")
 
     def wrapped(self, argv: Sequence[str]) -> list[str]:
@@ -104,11 +107,20 @@ class Address(NamedTuple):
 
 
 def missing_for_namespaces() -> str | None:
-    """Why namespaces can't be made here; None when they can."""
+    """Why namespaces can't be made here; None when they can: one is made, and deleted."""
     if os.geteuid() != 0:
         return "network namespaces need root"
     absent = [command for command in COMMANDS if shutil.which(command, path=STANDARD_PATH) is None]
-    return f"not installed: {', '.join(absent)}" if absent else None
+    if absent:
+        return f"not installed: {', '.join(absent)}"
+    trial = Namespace(name_of("trial", 0))
+    try:
+        trial.create()
+    except DemoError as error:
+        return str(error)
+    finally:
+        trial.close()
+    return None
 
 
 def join(left: Namespace, right: Namespace) -> None:

@@ -11,14 +11,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from pilot_agent.demo import access_log
 from pilot_agent.demo.http_request import Answer, parse_answer, request
 from pilot_agent.demo.network import Address, Host, Namespace
 from pilot_agent.demo.process import AGENT, Process, User, is_open_to_others, variables
+from pilot_agent.demo.spec import Ports, Spec
 from pilot_agent.errors import DemoError
 from pilot_agent.interception.counters import CountedChain, counters
 from pilot_agent.interception.execute import Commands
@@ -28,38 +29,6 @@ LIMIT_S = 20.0
 PAUSE_S = 0.005
 RULES = ("-p", "15001", "-z", "15006", "-u", "1337", "-g", "1337", "-i", "*", "-x", "", "-b", "*")
 SPARED = ("-d", "15090,15021,15020")
-
-
-class Ports(NamedTuple):
-    """Istio's, or free ones where several agents share a network."""
-
-    status: int = 15020
-    admin: int = 15000
-    ready: int = 15021
-    prometheus: int = 15090
-    outbound: int = 15001
-    inbound: int = 15006
-
-
-class Spec(NamedTuple):
-    """What a pod is. `application` is the port of its httpbin, 0 for none; `mode` as interceptionMode of ProxyConfig.
-
-    `proxy_config` and `mesh_config` are fields of ProxyConfig and MeshConfig, `variables` of the agent's environment.
-    """
-
-    name: str
-    namespace: str = "demo"
-    account: str = ""
-    labels: Mapping[str, str] = {}
-    application: int = 0
-    mode: str = "REDIRECT"
-    proxy_config: Mapping[str, object] = {}
-    mesh_config: Mapping[str, object] = {}
-    variables: Mapping[str, str] = {}
-
-    @property
-    def service_account(self) -> str:
-        return self.account or self.name
 
 
 class Pod:
@@ -244,9 +213,14 @@ class Pod:
         self._agent.signal(signal.SIGTERM)
         self._application.signal(signal.SIGTERM)
 
-    def finish_stop(self, seconds: float) -> None:
-        self._agent.wait(seconds)
+    def finish_stop(self, seconds: float) -> list[str]:
+        """What did not end as it should have: a fault of the agent's, or of ours that interrupted its start."""
+        code = self._agent.wait(seconds)
         self._application.wait(seconds)
+        left = [str(path) for path in (self.directory / "proxy").rglob("*")]
+        return [f"{self.name}'s agent ended with {code}"] * (code != 0) + [f"{self.name}'s agent left {left}"] * bool(
+            left
+        )
 
     # questions
 

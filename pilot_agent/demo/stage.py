@@ -8,7 +8,7 @@
         sleep.curl("http://httpbin:8000/hostname")
 
 As root each pod is a network namespace with rules that capture its traffic; `is_isolated=False` puts all of them on
-this machine's loopback. What a demo that was killed left behind is `clear_leftovers`' to take away.
+this machine's loopback.
 """
 
 import itertools
@@ -17,29 +17,31 @@ import shutil
 import signal
 import socket
 import subprocess
-import tempfile
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
+from pilot_agent.demo.leftovers import kill_all
 from pilot_agent.demo.network import (
+    NAMESPACES,
     Address,
     Host,
     Namespace,
-    delete,
     join,
     join_all,
     name_of,
-    orphaned,
     processes_in,
     set_up,
 )
-from pilot_agent.demo.pod import Pod, Ports, Spec
+from pilot_agent.demo.pod import Pod
 from pilot_agent.demo.process import AGENT, variables
+from pilot_agent.demo.spec import Ports, Spec
 from pilot_agent.errors import DemoError
 
 STOP_WITHIN_S = 8.0
-DIRECTORY_PREFIX = "pilot-agent-demo-"
+ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PAIR = 2
 V4_NETWORK, V6_NETWORK = "10.244.0", "fd00:10:244:"
 FIRST_HOST = 10
@@ -55,17 +57,22 @@ class Stage:
     ) -> None:
         self.directory, self.is_isolated, self.families = directory, is_isolated, families
         self.pods: dict[str, Pod] = {}
+        self.faults: list[str] = []
+        """What did not end as it should have; known after `close`."""
         self._names: dict[str, tuple[str, ...]] = {}
         self._namespaces: list[Namespace] = []
         self._number = next(_numbers)
         self._ca_ttl = ca_ttl
         self._ca = directory / "ca"
-        self._is_captured = False
 
     def __enter__(self) -> "Stage":
         self.directory.mkdir(parents=True, exist_ok=True)
         self.directory.chmod(0o711)  # Envoy's user passes through
-        _run([*AGENT, "ca", "init", "--directory", str(self._ca), "--ttl", self._ca_ttl])
+        try:
+            _run([*AGENT, "ca", "init", "--directory", str(self._ca), "--ttl", self._ca_ttl])
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(
@@ -96,7 +103,8 @@ class Stage:
 
     def _namespace(self, role: str) -> Namespace:
         made = Namespace(name_of(role, self._number))
-        self._namespaces.append(made)
+        self._namespaces.append(made)  # first: whatever interrupts us, it is deleted
+        made.create()
         return made
 
     def resolve(self, name: str, *addresses: str) -> None:
@@ -132,24 +140,30 @@ class Stage:
         isolated = list(self._namespaces)
         if len(isolated) == PAIR:
             join(*isolated)
-        elif isolated[1:]:
+        else:
             join_all(self._namespace("switch"), isolated)
         for pod, place in zip(self.pods.values(), isolated, strict=True):
             place.set_hosts(self._names)
-            if isolated[1:]:
-                set_up(place, pod.addresses)
+            set_up(place, pod.addresses)
 
     # the end
 
     def close(self) -> None:
-        """End and delete everything; also when only a part of it was made."""
+        """End and delete everything; also when only a part of it was made. No signal comes in between."""
+        with undisturbed():
+            self._close()
+
+    def _close(self) -> None:
         for pod in self.pods.values():
             pod.begin_stop()
         for pod in self.pods.values():
-            pod.finish_stop(STOP_WITHIN_S)
+            self.faults += pod.finish_stop(STOP_WITHIN_S)
         for namespace in self._namespaces:
-            kill_all(processes_in(namespace.name))
-            namespace.close()
+            try:
+                kill_all(processes_in(namespace.name))
+                namespace.close()
+            except DemoError as error:
+                self.faults.append(str(error))  # and the others go all the same
         self._namespaces.clear()
         shutil.rmtree(self.directory, ignore_errors=True)
 
@@ -163,47 +177,35 @@ class Stage:
 
 
 def _present(prefix: str) -> list[str]:
-    from pilot_agent.demo.network import NAMESPACES
-
     return [path.name for path in NAMESPACES.glob(f"{prefix}*")] if NAMESPACES.is_dir() else []
 
 
-def new_directory() -> Path:
-    """In the directory for temporary files; whoever finds it later can tell whether its owner still runs."""
-    return Path(tempfile.mkdtemp(prefix=f"{DIRECTORY_PREFIX}{os.getpid()}-"))
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """What ends a process waits until this is done. Outside the main thread nothing comes in between anyway."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    waiting: list[int] = []
+    before = {number: signal.signal(number, lambda which, _: waiting.append(which)) for number in ENDINGS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if waiting:
+            os.kill(os.getpid(), waiting[0])
 
 
-def clear_leftovers() -> list[str]:
-    """Take away what demos left that were killed themselves; the names of it. Only what is ours by its name."""
-    taken = []
-    for name in orphaned() if os.geteuid() == 0 else []:
-        kill_all(processes_in(name))
-        delete(name)
-        taken.append(f"network namespace {name}")
-    for path in Path(tempfile.gettempdir()).glob(f"{DIRECTORY_PREFIX}*-*"):
-        owner = path.name.removeprefix(DIRECTORY_PREFIX).partition("-")[0]
-        is_ours = path.is_dir() and not path.is_symlink() and path.stat().st_uid == os.geteuid()
-        if owner.isdecimal() and not Path("/proc", owner).exists() and is_ours:
-            shutil.rmtree(path, ignore_errors=True)
-            taken.append(str(path))
-    return taken
-
-
-def kill_all(pids: Iterable[int]) -> None:
-    """Processes in a namespace of ours that should have ended by themselves."""
-    for pid in pids:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-
-
-def free_ports(count: int) -> list[int]:
-    """Of the loopback; nobody holds them for us."""
+def free_ports(count: int, wanted: int = 0) -> list[int]:
+    """Of the loopback, the first being `wanted` if that is free; nobody holds them for us."""
     held = [socket.socket() for _ in range(count)]
     try:
-        for each in held:
-            each.bind(("127.0.0.1", 0))
+        for each, port in zip(held, [wanted, *[0] * count], strict=False):
+            try:
+                each.bind(("127.0.0.1", port))
+            except OSError:
+                each.bind(("127.0.0.1", 0))
         return [each.getsockname()[1] for each in held]
     finally:
         for each in held:
@@ -211,6 +213,11 @@ def free_ports(count: int) -> list[int]:
 
 
 def _run(argv: list[str]) -> None:
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, env=variables(), start_new_session=True)
+    try:
+        done = subprocess.run(
+            argv, capture_output=True, text=True, check=False, env=variables(), start_new_session=True
+        )
+    except OSError as error:
+        raise DemoError(f"{argv[0]} can't be run: {error.strerror}") from None
     if done.returncode != 0:
         raise DemoError(done.stderr.strip())

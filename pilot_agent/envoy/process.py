@@ -1,7 +1,7 @@
 """One child process: spawned into a group of its own, killed by the kernel when the agent dies, its end described.
 
 Uses neither asyncio nor threads: Envoy is spawned before asyncio is imported. Children are spawned only from the main
-thread, since the parent-death signal is bound to the thread that forked.
+thread, since the parent-death signal is bound to the thread that forked. It is the second net: see `lifeline`.
 """
 
 import ctypes
@@ -14,6 +14,7 @@ from typing import NamedTuple
 from pilot_agent.clock import Clock
 from pilot_agent.envoy.command import Launch, epoch_arguments
 from pilot_agent.envoy.epoch import Epoch
+from pilot_agent.envoy.lifeline import Lifeline
 from pilot_agent.errors import EXIT_SIGNAL_BASE, SettingsError
 
 _PR_SET_PDEATHSIG = 1
@@ -64,10 +65,12 @@ class Child:
         self._facts: ExitFacts | None = None
         prctl = ctypes.CDLL(None, use_errno=True).prctl
         parent = os.getpid()
+        self._lifeline = Lifeline()
 
         def die_with_parent() -> None:
             prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-            if os.getppid() != parent:  # the agent died before the line above took effect
+            self._lifeline.bind()
+            if os.getppid() != parent:  # the agent died before the lines above took effect
                 os._exit(EXIT_SIGNAL_BASE + signal.SIGKILL)
 
         try:
@@ -81,10 +84,14 @@ class Child:
                 user=launch.user,
                 group=launch.user,
                 extra_groups=None if launch.user is None else [],
-                preexec_fn=die_with_parent,  # noqa: PLW1509 - two system calls, no lock taken
+                pass_fds=[self._lifeline.child_fd],
+                preexec_fn=die_with_parent,  # noqa: PLW1509 - a few system calls, no lock taken
             )
         except OSError as error:
+            self._lifeline.close()
             raise SettingsError(f"{self.argv[0]} can't be executed: {error.strerror}") from None
+        finally:
+            self._lifeline.hand_over()
         self.pid = self._popen.pid
 
     @property
@@ -92,13 +99,16 @@ class Child:
         assert self._popen.stderr is not None
         return self._popen.stderr.fileno()
 
-    def close_output(self) -> None:
+    def close(self) -> None:
+        """What the agent has of a child that has ended; one that runs is killed by it."""
+        self._lifeline.close()
         if self._popen.stderr is not None:
             self._popen.stderr.close()
 
     def wait(self) -> tuple[int, str]:
         """Block until it has ended: exit code (128 + n for a signal) and standard error. Only before the event loop."""
         _, output = self._popen.communicate()
+        self._lifeline.close()
         code = self._popen.returncode
         return (EXIT_SIGNAL_BASE - code if code < 0 else code), output.decode(errors="replace")
 

@@ -7,7 +7,7 @@ The shape is the templates'. Called by view; pure.
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from pilot_agent.mesh.destinations import Problem, Rules
+from pilot_agent.mesh.destinations import Problem, Rules, policy_of
 from pilot_agent.mesh.model import HTTP2_PROTOCOLS, Endpoint, Options, Service, ServicePort
 from pilot_agent.mesh.names import cluster_name, config_path, endpoints_file, server_name
 from pilot_agent.mesh.peers import Peers
@@ -25,7 +25,7 @@ from pilot_agent.mesh.registry import selects
 Values = dict[str, object]
 TLS_MODE_LABEL = "security.istio.io/tlsMode"
 NO_LIMIT = 4294967295
-_DISCOVERY = {"STATIC": "STATIC", "DNS": "STRICT_DNS", "DNS_ROUND_ROBIN": "LOGICAL_DNS", "NONE": "ORIGINAL_DST"}
+_DISCOVERY = {"STATIC": "EDS", "DNS": "STRICT_DNS", "DNS_ROUND_ROBIN": "LOGICAL_DNS", "NONE": "ORIGINAL_DST"}
 _BALANCERS = {"ROUND_ROBIN": "ROUND_ROBIN", "LEAST_REQUEST": "LEAST_REQUEST", "RANDOM": "RANDOM"}
 _TLS_PARTS = {"DISABLE": None, "SIMPLE": "simple", "MUTUAL": "mutual"}
 
@@ -44,24 +44,20 @@ class _Part(NamedTuple):
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
-        if self.subset is None:
-            return self.service.endpoints
-        return tuple(each for each in self.service.endpoints if selects(self.subset.labels, each.labels))
+        found = self.service.endpoints or _own_endpoints(self.service)
+        labels = self.subset.labels if self.subset else {}
+        return tuple(endpoint for endpoint in found if selects(labels, endpoint.labels))
 
     @property
     def policy(self) -> TrafficPolicy:
-        """As Istio merges it: a subset's part replaces the rule's, and what is said for a port replaces both."""
-        whole = self.rule.policy if self.rule else TrafficPolicy()
-        own = self.subset.policy if self.subset else TrafficPolicy()
-        ports = {**whole.ports, **own.ports}
-        if self.port.number in ports:
-            return ports[self.port.number]
-        return TrafficPolicy(
-            own.load_balancer or whole.load_balancer,
-            own.connection_pool or whole.connection_pool,
-            own.outlier_detection or whole.outlier_detection,
-            own.tls or whole.tls,
-        )
+        return policy_of(self.rule, self.port.number, self.subset.name if self.subset else "")
+
+    @property
+    def is_http2(self) -> bool:
+        """Requests are sent as HTTP/2."""
+        pool = self.policy.connection_pool
+        upgrades = self.port.is_http and pool is not None and pool.h2_upgrade == "UPGRADE"
+        return self.port.protocol in HTTP2_PROTOCOLS or upgrades
 
 
 class Clusters:
@@ -73,7 +69,8 @@ class Clusters:
         self.endpoints: dict[str, Values] = {}
         self.problems: list[Problem] = []
         parts = sorted(_parts(services, rules), key=lambda part: part.name)
-        watched = {part.name for part in [part for part in parts if _is_watched(part)][: options.endpoint_files]}
+        known = [part.name for part in parts if self._type(part) == "EDS"]
+        watched = set(known[: options.endpoint_files])
         for part in parts:
             cluster = self._cluster(part, is_watched=part.name in watched)
             if cluster is not None:
@@ -85,8 +82,9 @@ class Clusters:
         if tls == "impossible":
             self.problems.append(_no_identity(part))
             return None
-        passes = policy.load_balancer is not None and policy.load_balancer.simple == "PASSTHROUGH"
-        kind = "EDS" if is_watched else "ORIGINAL_DST" if passes else _DISCOVERY[part.service.resolution]
+        kind = self._type(part)
+        if kind == "EDS" and not is_watched:
+            kind = "STATIC"
         localities = [] if kind == "ORIGINAL_DST" else self._localities(part)
         file = ""
         if is_watched:
@@ -101,7 +99,7 @@ class Clusters:
             else "V4_PREFERRED",
             "endpoints_file": file,
             "localities": localities,
-            "http": _http(part.port, policy.connection_pool or ConnectionPool()),
+            "http": _http(part, policy.connection_pool or ConnectionPool()),
             "balancing": _balancing(policy.load_balancer or LoadBalancer(), kind),
             "pool": _pool(policy.connection_pool or ConnectionPool()),
             "outliers": _outliers(policy.outlier_detection) if policy.outlier_detection else None,
@@ -110,10 +108,19 @@ class Clusters:
             "rule": _rule(part),
         }
 
+    def _type(self, part: _Part) -> str:
+        """Envoy's type of cluster; EDS for addresses we know, though not each can have a file."""
+        balancer, service = part.policy.load_balancer, part.service
+        if balancer is not None and balancer.simple == "PASSTHROUGH":
+            return "ORIGINAL_DST"
+        if service.is_headless and not self._options.is_intercepting:
+            return "EDS"  # nobody tells which of them the client wanted
+        return _DISCOVERY[service.resolution]
+
     def _localities(self, part: _Part) -> list[Values]:
         """Endpoints by locality: {region, zone, sub_zone, weight, endpoints: {address, port, weight, is_mtls}}."""
         by_locality: dict[tuple[str, str, str], list[Endpoint]] = {}
-        for endpoint in part.endpoints or _own_endpoints(part.service):
+        for endpoint in part.endpoints:
             by_locality.setdefault(endpoint.locality, []).append(endpoint)
         return [
             {
@@ -136,7 +143,7 @@ class Clusters:
 
     def _speaks_mtls(self, part: _Part, endpoint: Endpoint) -> bool:
         """As istiod tells: by the label, else by whether the workload has a service account."""
-        if not self._options.secrets:
+        if not self._options.secrets or part.service.is_external:
             return False
         mode = endpoint.labels.get(TLS_MODE_LABEL, "istio" if endpoint.service_account else "disabled")
         if mode != "istio":
@@ -154,21 +161,25 @@ class Clusters:
         kind = _TLS_PARTS[wanted.mode]
         if kind is None:
             return None
+        host = "" if "*" in part.service.host else part.service.host
+        names = wanted.subject_alt_names or part.service.subject_alt_names
+        if not (names or wanted.sni or wanted.skips_verification) and host:
+            names = (host,)  # or anybody's certificate of the same CA would do
         return {
             "kind": kind,
-            "sni": wanted.sni or ("" if "*" in part.service.host else part.service.host),
-            "sans": [{"exact": name} for name in wanted.subject_alt_names or part.service.subject_alt_names],
-            "alpn": ["h2", "http/1.1"] if part.port.protocol in HTTP2_PROTOCOLS else ["http/1.1"],
+            "sni": wanted.sni or host,
+            "sans": [{"exact": name} for name in names],
+            "alpn": ["h2"] if part.is_http2 else ["http/1.1"] if part.port.is_http else [],
             "certificate": wanted.client_certificate,
             "private_key": wanted.private_key,
             "ca": "" if wanted.skips_verification else wanted.ca_certificates or _system_roots(),
         }
 
     def _auto_tls(self, part: _Part) -> Values | None:
-        if not self._options.secrets or not self._options.has_auto_mtls:
+        if not self._options.secrets or not self._options.has_auto_mtls or part.service.is_external:
             return None
         speaking = [self._speaks_mtls(part, endpoint) for endpoint in part.service.endpoints]
-        if part.service.resolution == "NONE":
+        if self._type(part) == "ORIGINAL_DST":
             # The address is the client's choice, so there is no endpoint to tell by: all of them or none.
             return self._istio_tls(part, "istio") if speaking and all(speaking) else None
         return (
@@ -180,22 +191,24 @@ class Clusters:
         return {
             "kind": kind,
             "sni": sni or server_name(part.port.number, part.service.host, subset),
-            "sans": [{"exact": name} for name in names] or self._peers_names(part),
-            "alpn": ["istio", "h2"] if part.port.protocol in HTTP2_PROTOCOLS else ["istio"],
+            "sans": [{"exact": name} for name in names] or self._peers_names(part, kind),
+            "alpn": ["istio", "h2"] if part.is_http2 else ["istio"],
             "secrets": self._options.secrets,
         }
 
-    def _peers_names(self, part: _Part) -> list[dict[str, str]]:
-        """Whom a peer may be: the service accounts of its endpoints, or where one is not known, its namespace."""
+    def _peers_names(self, part: _Part, kind: str) -> list[dict[str, str]]:
+        """Whom a peer may be: the service accounts of its endpoints, or where one is not known, its namespace.
+
+        With `auto` only those that speak mutual TLS are peers, else all are asked to.
+        """
         of_namespace = f"spiffe://{self._options.trust_domain}/ns/{part.service.namespace}/"
-        accounts = set()
-        for endpoint in part.service.endpoints:
-            if self._speaks_mtls(part, endpoint):
-                if not endpoint.service_account:
-                    return [{"prefix": of_namespace}]
-                accounts.add(f"{of_namespace}sa/{endpoint.service_account}")
-        names = [*sorted(accounts), *part.service.subject_alt_names]
-        return [{"exact": name} for name in names] or [{"prefix": of_namespace}]
+        endpoints = part.service.endpoints
+        peers = [each for each in endpoints if kind != "auto" or self._speaks_mtls(part, each)]
+        accounts = {f"{of_namespace}sa/{peer.service_account}" for peer in peers if peer.service_account}
+        names = [{"exact": name} for name in (*sorted(accounts), *part.service.subject_alt_names)]
+        if names and all(peer.service_account for peer in peers):
+            return names
+        return [{"prefix": of_namespace}, *({"exact": name} for name in part.service.subject_alt_names)]
 
 
 def _system_roots() -> str:
@@ -210,16 +223,11 @@ def _svc(options: Options) -> str:
 
 def _parts(services: Iterable[Service], rules: Rules) -> Iterator[_Part]:
     for service in services:
-        rule = rules.of(service.host)
+        rule = rules.of(service)
         for port in service.ports:
             yield _Part(service, port, None, rule)
             for subset in rule.subsets if rule else ():
                 yield _Part(service, port, subset, rule)
-
-
-def _is_watched(part: _Part) -> bool:
-    balancer = part.policy.load_balancer
-    return part.service.resolution == "STATIC" and (balancer is None or balancer.simple != "PASSTHROUGH")
 
 
 def _own_endpoints(service: Service) -> tuple[Endpoint, ...]:
@@ -243,18 +251,18 @@ def _rule(part: _Part) -> Values | None:
     return {"config": path, "subset": part.subset.name if part.subset else ""}
 
 
-def _http(port: ServicePort, pool: ConnectionPool) -> Values | None:
+def _http(part: _Part, pool: ConnectionPool) -> Values | None:
     """How requests are sent; None for Envoy's defaults. `protocol`: http1, http2 or the client's."""
-    is_http2 = port.protocol in HTTP2_PROTOCOLS or (port.is_http and pool.h2_upgrade == "UPGRADE")
-    options = (pool.max_requests_per_connection, pool.idle_timeout, pool.max_concurrent_streams)
-    if not is_http2 and not pool.uses_client_protocol and (not port.is_http or options == (None, None, None)):
-        return None
-    return {
-        "protocol": "client" if pool.uses_client_protocol else "http2" if is_http2 else "http1",
-        "max_requests_per_connection": pool.max_requests_per_connection or None,
+    options: Values = {
+        "max_requests_per_connection": pool.max_requests_per_connection,
+        "max_connection_duration": pool.max_connection_duration,
         "idle_timeout": pool.idle_timeout,
         "max_concurrent_streams": pool.max_concurrent_streams,
     }
+    is_default = not part.is_http2 and not pool.uses_client_protocol and not any(options.values())
+    if not part.port.is_http or is_default:
+        return None
+    return {"protocol": "client" if pool.uses_client_protocol else "http2" if part.is_http2 else "http1", **options}
 
 
 def _balancing(balancer: LoadBalancer, kind: str) -> Values:
@@ -279,7 +287,6 @@ def _pool(pool: ConnectionPool) -> Values:
     return {
         "connect_timeout": pool.connect_timeout or "10s",
         "keepalive": {name: value for name, value in keepalive.items() if value is not None},
-        "max_connection_duration": pool.max_connection_duration,
         "thresholds": {
             "max_connections": _limit(pool.max_connections),
             "max_pending_requests": _limit(pool.max_pending_requests),

@@ -5,12 +5,17 @@ decides when to read; it keeps no time, watches nothing and writes nothing.
 """
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from pilot_agent.mesh.claims import Claims, Conflict
 from pilot_agent.mesh.model import Document, DocumentRefused, FieldWarning, Options, Origin, Resource
 from pilot_agent.mesh.model import Path as FieldPath
+
+if TYPE_CHECKING:
+    from pilot_agent.mesh.kinds import FileReader
+    from pilot_agent.mesh.source import Source
 
 SUFFIXES = (".yaml", ".yml", ".json")
 MAX_FILE = 10 * 2**20
@@ -28,10 +33,58 @@ class Reading(NamedTuple):
 class _File:
     """One file through its versions: what it says now, or why it can't be used, and what of it serves."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._reader: FileReader | None = None
         self.digest: bytes | None = None
         self.current: Document | DocumentRefused | None = None
         self.served: Document | None = None
+
+    def parse(self, content: bytes) -> None:
+        if self._reader is None:
+            # Late: this is what loads PyYAML, and an empty directory never gets here.
+            from pilot_agent.mesh.kinds import FileReader
+
+            self._reader = FileReader(self._name)
+        try:
+            self.current = self._reader.read(content)
+        except DocumentRefused as refusal:
+            self.current = refusal
+
+
+class _Places:
+    """The lines of fields in one version of a file, looked up when they are asked for."""
+
+    def __init__(self, directory: Path, name: str, digest: bytes | None) -> None:
+        self._path, self._name, self.digest = directory, name, digest
+        self._known: dict[tuple[Origin, FieldPath, str], FieldWarning] = {}
+        self._source: Source | None = None
+
+    def warning(self, origin: Origin, path: FieldPath, reason: str) -> FieldWarning:
+        """Where the file is another one by now, or gone, the line the document began at has to do."""
+        key = (origin, path, reason)
+        if key not in self._known:
+            from pilot_agent.mesh.fields import dotted
+
+            source, whole = self._text(), (*origin.path, *path)
+            line = source.line(origin.document, whole) if source is not None else origin.line
+            self._known[key] = FieldWarning(origin.file, line, dotted(whole), reason)
+        return self._known[key]
+
+    def _text(self) -> "Source | None":
+        from pilot_agent.mesh.source import Source
+
+        if self._source is None:
+            try:
+                content = _content(self._path, self._name)
+            except OSError:
+                return None
+            if isinstance(content, bytes) and _digest(content) == self.digest:
+                self._source = Source(self._name, content)
+        return self._source
+
+    def forget_text(self) -> None:
+        self._source = None
 
 
 class MeshReader:
@@ -40,6 +93,7 @@ class MeshReader:
     def __init__(self, directory: Path, options: Options) -> None:
         self._directory, self._options = directory, options
         self._files: dict[str, _File] = {}
+        self._places: dict[str, _Places] = {}
 
     def read(self) -> Reading:
         """Raises OSError when the directory can't be listed; trouble with a file is in `errors`."""
@@ -63,7 +117,7 @@ class MeshReader:
         )
 
     def _refresh(self, name: str) -> None:
-        file = self._files.get(name) or _File()
+        file = self._files.get(name) or _File(name)
         try:
             content = _content(self._directory, name)
         except FileNotFoundError:
@@ -79,7 +133,8 @@ class MeshReader:
             return
         digest = _digest(content)
         if digest != file.digest:
-            file.digest, file.current = digest, _parsed(name, content)
+            file.digest = digest
+            file.parse(content)
 
     def _assemble(self) -> dict[str, DocumentRefused]:
         """Decide which version of each file serves; the result says why one is not its current version.
@@ -116,25 +171,30 @@ class MeshReader:
                 errors[name] = self._refusal(conflict)  # nothing of it serves, so nobody else is affected
         return served, None
 
-    def place(self, origin: Origin, path: FieldPath, reason: str) -> FieldWarning:
-        """Something wrong with a served document that only the others show, with its line.
+    def place(self, problems: Iterable[tuple[Origin, FieldPath, str]]) -> tuple[FieldWarning, ...]:
+        """What is wrong with served documents though only the others show it, each with its line.
 
-        The file is read once more for that: its text was not kept, and such things are rare.
+        A file is read once more for that: its text was not kept, and such things are rare. What was found stays known
+        while the file is the same.
         """
-        from pilot_agent.mesh.fields import dotted
-        from pilot_agent.mesh.source import Source
-
-        line, whole = origin.line, (*origin.path, *path)
-        try:
-            content = _content(self._directory, origin.file)
-            if isinstance(content, bytes) and _digest(content) == self._files[origin.file].digest:
-                line = Source(origin.file, content).line(origin.document, whole)
-        except OSError:
-            pass  # gone by now: the line the document began at has to do
-        return FieldWarning(origin.file, line, dotted(whole), reason)
+        found: list[FieldWarning] = []
+        placed: dict[str, _Places] = {}
+        for origin, path, reason in problems:
+            name = origin.file
+            if name not in placed:
+                file, before = self._files.get(name), self._places.get(name)
+                digest = file.digest if file is not None else None
+                is_same = before is not None and before.digest == digest
+                placed[name] = before if before is not None and is_same else _Places(self._directory, name, digest)
+            found.append(placed[name].warning(origin, path, reason))
+        self._places = placed
+        for places in placed.values():
+            places.forget_text()
+        return tuple(found)
 
     def _refusal(self, conflict: Conflict) -> DocumentRefused:
-        return DocumentRefused(*self.place(*conflict))
+        name = conflict.origin.file
+        return DocumentRefused(*_Places(self._directory, name, self._files[name].digest).warning(*conflict))
 
     @staticmethod
     def _rank(name: str, file: _File, errors: dict[str, DocumentRefused]) -> int:
@@ -180,16 +240,6 @@ def _content(directory: Path, name: str) -> bytes | DocumentRefused:
     if len(content) > MAX_FILE:
         return DocumentRefused(name, 0, "", f"is larger than {MAX_FILE // 2**20} MiB: split it")
     return content
-
-
-def _parsed(name: str, content: bytes) -> Document | DocumentRefused:
-    # Late: this is what loads PyYAML, and an empty directory never gets here.
-    from pilot_agent.mesh.kinds import read
-
-    try:
-        return read(name, content)
-    except DocumentRefused as refusal:
-        return refusal
 
 
 def _digest(content: bytes) -> bytes:

@@ -109,6 +109,8 @@ class Field:
 
     def _key(self, key: object) -> str:
         if isinstance(key, str):
+            if not key or len(key) > _MAX_TEXT or not key.isprintable():
+                self.refuse(f"the key {shown(key)} is not usable: give 1 to {_MAX_TEXT} characters that can be printed")
             return key
         if isinstance(key, bool) or not isinstance(key, int) or key.bit_length() > 64:
             self.refuse(f"the key {shown(key)} is not text: put it in quotes")
@@ -158,6 +160,8 @@ class Field:
 
     def choice(self, choices: Iterable[str]) -> str:
         allowed = tuple(choices)
+        if self.value is None:
+            self.refuse(f"is missing: give one of {', '.join(allowed)}")
         if self.value not in allowed:
             self.refuse(f"{shown(self.value)} is unknown: use one of {', '.join(allowed)}")
         return str(self.value)
@@ -183,8 +187,12 @@ def dotted(path: Path) -> str:
     """`spec.ports[0].number`."""
     text = ""
     for step in path:
-        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
+        text += f"[{step}]" if isinstance(step, int) else f".{_key(step)}" if text else _key(step)
     return text
+
+
+def _key(step: str) -> str:
+    return step if step.isprintable() and 0 < len(step) <= _MAX_SHOWN else shown(step)
 
 
 def shown(value: object) -> str:

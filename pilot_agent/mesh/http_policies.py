@@ -127,7 +127,8 @@ def mirrors(field: Field) -> tuple[Mirror, ...]:
 def _mirror(field: Field) -> Mirror:
     field.mapping(("destination", "percentage"))
     percent = field["percentage"]
-    return Mirror(destination(field["destination"]), _percent(percent) if percent.is_set else 100.0)
+    share = _percent(percent) if percent.is_set else 100.0
+    return Mirror(destination(field["destination"]), share, field.place)
 
 
 def cors(field: Field) -> Cors:

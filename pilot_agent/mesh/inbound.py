@@ -12,11 +12,13 @@ from pilot_agent.mesh.model import HTTP2_PROTOCOLS, HTTP_PROTOCOLS, Options, Ori
 from pilot_agent.mesh.names import inbound_cluster_name
 from pilot_agent.mesh.peers import Peers
 from pilot_agent.mesh.policy import IngressListener, PeerMode, Sidecar
+from pilot_agent.mesh.registry import selects
 
 Values = dict[str, object]
 PASSTHROUGH = {"IPv4": "InboundPassthroughClusterIpv4", "IPv6": "InboundPassthroughClusterIpv6"}
 SOURCES = {"IPv4": "127.0.0.6", "IPv6": "::6"}
 """What the rules of istio-iptables let pass: Envoy's own connection to the workload would be caught again."""
+_WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 - they stand for addresses
 _EVERYTHING = {"IPv4": ("0.0.0.0", 0), "IPv6": ("::", 0)}  # noqa: S104 - a range, not a socket
 ISTIO_HTTP = ("istio-http/1.0", "istio-http/1.1", "istio-h2")
 ISTIO_TCP = ("istio-peer-exchange", "istio")
@@ -25,7 +27,10 @@ HTTP_INSPECTED = ("http/1.1", "h2c")
 
 
 class Port(NamedTuple):
-    """A port of the workload. `endpoint` is where its requests go, None for where they were meant to."""
+    """A port of the workload. `endpoint` is where its requests go, None for where they were meant to.
+
+    `is_own_address`: that is the workload's own address, where iptables would catch Envoy's connection again.
+    """
 
     number: int
     protocol: str
@@ -34,6 +39,7 @@ class Port(NamedTuple):
     endpoint: Values | None = None
     bind: str = ""
     is_bound: bool = False
+    is_own_address: bool = False
 
     @property
     def is_http(self) -> bool:
@@ -55,10 +61,17 @@ class Inbound(NamedTuple):
     problems: list[Problem]
 
 
-def inbound(services: tuple[Service, ...], sidecar: Sidecar | None, peers: Peers, options: Options) -> Inbound:
+def inbound(
+    services: tuple[Service, ...],
+    sidecar: Sidecar | None,
+    peers: Peers,
+    options: Options,
+    taken: frozenset[str] = frozenset(),
+) -> Inbound:
+    """`taken` are the names of listeners there are already."""
     problems: list[Problem] = []
     if sidecar is not None and sidecar.ingress:
-        ports = [_of_sidecar(sidecar, listener, options) for listener in sidecar.ingress]
+        ports = list(_of_sidecar(sidecar, taken, problems, options))
     else:
         ports = list(_of_services(services, problems, options))
     mode = peers.mode(options.namespace, options.labels)
@@ -89,7 +102,7 @@ def _of_services(services: tuple[Service, ...], problems: list[Problem], options
         return
     seen: dict[int, tuple[Service, ServicePort]] = {}
     for service in services:
-        for endpoint in service.endpoints:
+        for endpoint in (*service.endpoints, *service.unready):  # who is asked whether it is ready must be reached
             if endpoint.address not in options.addresses:
                 continue
             for port in service.ports:
@@ -116,30 +129,55 @@ def _compare(
         problems.append(Problem(service.origin, path, text))
 
 
-def _of_sidecar(sidecar: Sidecar, listener: IngressListener, options: Options) -> Port:
-    is_bound = listener.capture_mode == "NONE" or not options.is_intercepting
-    return Port(
-        number=listener.port,
-        protocol=listener.protocol,
-        service_port=listener.port,
-        host=f"{sidecar.name}.{sidecar.namespace}",
-        endpoint=_endpoint(listener, options),
-        bind=listener.bind or options.wildcard,
-        is_bound=is_bound,
-    )
+def _of_sidecar(sidecar: Sidecar, taken: frozenset[str], problems: list[Problem], options: Options) -> Iterator[Port]:
+    reserved = {*options.reserved, options.inbound_port, options.outbound_port}
+    for listener in sidecar.ingress:
+        path: Path = ("spec", "ingress", listener.place)
+        is_bound = listener.capture_mode == "NONE" or not options.is_intercepting
+        bind = listener.bind or options.wildcard
+        owner = "a port of the agent or of Envoy itself" if listener.port in reserved else ""
+        if is_bound and f"{bind}_{listener.port}" in taken:
+            owner = f"the port of a service already, at {bind}"
+        if owner:
+            text = f"{listener.port} is {owner}: the listener is left out; use another port"
+            problems.append(Problem(sidecar.origin, (*path, "port", "number"), text))
+            continue
+        endpoint = _endpoint(listener, options)
+        if endpoint is None and is_bound:
+            if bind in (*_WILDCARDS, options.loopback):
+                text = "is missing: nothing else tells where the application is, and requests get 503; give it"
+                problems.append(Problem(sidecar.origin, (*path, "defaultEndpoint"), text))
+            else:
+                endpoint = _socket_address(options.loopback, listener.port)
+        yield Port(
+            number=listener.port,
+            protocol=listener.protocol,
+            service_port=listener.port,
+            host=f"{sidecar.name}.{sidecar.namespace}",
+            endpoint=endpoint,
+            bind=bind,
+            is_bound=is_bound,
+            is_own_address=listener.default_endpoint.startswith(("0.0.0.0:", "[::]:")),
+        )
 
 
-def _endpoint(listener: IngressListener, options: Options) -> Values:
+def _endpoint(listener: IngressListener, options: Options) -> Values | None:
     """Envoy's address of `default_endpoint`; 0.0.0.0 and :: stand for the workload's own address."""
     wanted = listener.default_endpoint
-    if wanted.startswith("unix://"):
-        return {"pipe": {"path": wanted.removeprefix("unix://")}}
+    if not wanted:
+        return None
+    if wanted.startswith("unix:"):
+        return {"pipe": {"path": wanted.removeprefix("unix:").removeprefix("//")}}
     host, _, number = wanted.rpartition(":")
-    host = host.strip("[]") or options.loopback
-    if host in ("0.0.0.0", "::"):  # noqa: S104 - it stands for an address
+    host = host.strip("[]")
+    if host in _WILDCARDS:
         is_wide = ":" in host
         host = next((each for each in options.addresses if (":" in each) == is_wide), options.loopback)
-    return {"socket_address": {"address": host, "port_value": int(number or listener.port)}}
+    return _socket_address(host, int(number))
+
+
+def _socket_address(address: str, port: int) -> Values:
+    return {"socket_address": {"address": address, "port_value": port}}
 
 
 def _passthrough(family: str, mode: PeerMode, options: Options) -> Iterator[Values]:
@@ -201,11 +239,12 @@ def _made(
 
 
 def _cluster(port: Port, options: Options) -> Values:
+    is_caught = (port.endpoint is None or port.is_own_address) and not port.is_bound
     return {
         "name": inbound_cluster_name(port.number),
         "endpoint": port.endpoint,
         "is_http2": port.protocol in HTTP2_PROTOCOLS,
-        "source_addresses": [SOURCES[family] for family in options.families] if port.endpoint is None else [],
+        "source_addresses": [SOURCES[family] for family in options.families] if is_caught else [],
     }
 
 
@@ -227,5 +266,6 @@ def no_identity(peers: Peers, options: Options) -> Iterator[tuple[Origin, str]]:
         return
     for policy in peers.policies:
         strict = policy.mode == "STRICT" or "STRICT" in policy.ports.values()
-        if strict and policy.namespace in (options.namespace, options.root_namespace):
+        is_ours = policy.namespace in (options.namespace, options.root_namespace)
+        if strict and is_ours and selects(policy.selector or {}, options.labels):
             yield policy.origin, "STRICT needs an identity, and this proxy has none: nobody is let in; give it one"

@@ -108,7 +108,7 @@ class LocalMesh:
 
     def _take(self, reading: Reading, view: View, published: Published, started: float) -> Change:
         """Make a reading that was published the current one."""
-        placed = tuple(self._reader.place(*problem) for problem in view.problems)
+        placed = self._reader.place(view.problems)
         self._report(reading._replace(warnings=(*reading.warnings, *placed)))
         before, now = self._services, _by_host(view.services)
         self._services, self.published = now, published

@@ -201,8 +201,8 @@ class Service(NamedTuple):
     """One host that can be asked for, whichever kind of document says so: what Envoy's outbound resources are made of.
 
     `path` leads to the host in its document; `addresses` holds single addresses and CIDR ranges. `endpoints` are those
-    that get traffic; a headless service of Kubernetes has resolution NONE, the client chose the address, and its
-    endpoints tell who may be there.
+    that get traffic, `unready` those that get none yet; a headless service of Kubernetes has resolution NONE, the
+    client chose the address, and its endpoints tell who may be there. `is_external` is MESH_EXTERNAL of a ServiceEntry.
     """
 
     origin: Origin
@@ -217,6 +217,8 @@ class Service(NamedTuple):
     subject_alt_names: tuple[str, ...] = ()
     export_to: tuple[str, ...] = ()
     is_headless: bool = False
+    is_external: bool = False
+    unready: tuple[Endpoint, ...] = ()
 
     @property
     def vips(self) -> tuple[str, ...]:

@@ -57,8 +57,8 @@ def listener_addresses(service: Service, port: ServicePort, options: Options) ->
     if port.is_http:
         return [options.wildcard]
     addresses = service.addresses
-    if service.is_headless:
-        addresses = tuple(dict.fromkeys(each.address for each in service.endpoints))
+    if service.is_headless:  # without endpoints there is nowhere to listen, and nothing to keep others from
+        return list(dict.fromkeys(each.address for each in service.endpoints))
     if not addresses:
         return [options.wildcard]
     single = [address for address in addresses if "/" not in address]

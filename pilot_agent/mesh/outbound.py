@@ -7,9 +7,10 @@ route is routes'. Called by view; pure.
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from pilot_agent.mesh.destinations import Destinations
+from pilot_agent.mesh.destinations import Destinations, policy_of
 from pilot_agent.mesh.model import Options, Service, ServicePort
 from pilot_agent.mesh.names import chain_matches, cluster_name, full_host, listener_addresses, matches_host, prefixes
+from pilot_agent.mesh.policy import ConnectionPool, TrafficPolicy
 from pilot_agent.mesh.registry import selects
 from pilot_agent.mesh.routes import Routing, virtual_hosts
 from pilot_agent.mesh.scope import Scope
@@ -43,6 +44,12 @@ class _Gathering:
     def __init__(self) -> None:
         self.http: dict[_Place, list[tuple[Service, ServicePort]]] = {}
         self.tcp: dict[_Place, dict[tuple[str, str], Values]] = {}
+        self.owners: dict[str, Scope] = {}
+
+    def is_for(self, place: _Place, scope: Scope) -> bool:
+        """A listener that a Sidecar asks for by its port leads to the services named there, and to no others."""
+        owner = self.owners.setdefault(place.name, scope)
+        return owner is scope or owner.port is None
 
 
 def outbound(
@@ -55,14 +62,18 @@ def outbound(
                 _gather(gathering, scope, service, port, routing, destinations, options)
     listeners: list[Values] = []
     routes: dict[str, Values] = {}
+    strangers = _strangers(scopes, routing)
+    if not any(place.port == 80 for place in gathering.http):
+        for host, rule in strangers:
+            text = f"{host} is no service of this mesh, and there is none on port 80 either: its routes are not used"
+            destinations.report(rule.origin, ("spec", "hosts"), text)
     named: set[str] = set()
     for place in sorted({*gathering.http, *gathering.tcp}):
         if place not in gathering.http:
             listeners.append(_tcp_listener(place, gathering.tcp[place], options))
             continue
-        hosts = list(virtual_hosts(gathering.http[place], routing, options))
-        if place.port == 80:
-            hosts += _strangers(gathering.http[place], scopes, routing)
+        known = gathering.http[place]
+        hosts = virtual_hosts(known, strangers if place.port == 80 else (), routing, options)
         name = str(place.port) if str(place.port) not in named else f"{place.address}:{place.port}"
         named.add(name)
         configuration: Values = {
@@ -88,6 +99,8 @@ def _gather(
 ) -> None:
     for address in [scope.bind] if scope.bind else _addresses(scope, service, port, options):
         place = _Place(address, port.number, scope.is_bound)
+        if not gathering.is_for(place, scope):
+            continue
         if port.is_http:
             if place not in gathering.tcp:
                 gathering.http.setdefault(place, []).append((service, port))
@@ -101,13 +114,10 @@ def _addresses(scope: Scope, service: Service, port: ServicePort, options: Optio
     return [options.loopback] if scope.is_bound else listener_addresses(service, port, options)
 
 
-def _strangers(
-    known: list[tuple[Service, ServicePort]], scopes: tuple[Scope, ...], routing: Routing
-) -> Iterator[Values]:
-    taken = {host.host.lower() for host, _ in known}
-    for host, rule in routing.strangers(service for scope in scopes for service in scope.services):
-        if host not in taken:
-            yield {"name": f"{host}:80", "domains": [host], "routes": routing.routes(rule, 80, host)}
+def _strangers(scopes: tuple[Scope, ...], routing: Routing) -> list[tuple[str, VirtualService]]:
+    """Hosts of rules that no service has: they are served on port 80, as istiod does."""
+    found = routing.strangers(service for scope in scopes for service in scope.services)
+    return [(host, rule) for host, rule in found if any(scope.sees(rule.namespace, host) for scope in scopes)]
 
 
 def _chains(
@@ -124,9 +134,12 @@ def _chains(
     if rule is not None:
         for route in routed:
             for key in _routed_matches(rule, route, service, port, address, options):
-                yield key, _chain(key, _clusters(rule, route, port, destinations))
+                first = route.destinations[0].destination
+                policy = destinations.policy(first, rule.namespace, port.number)
+                yield key, _chain(key, _clusters(rule, route, port, destinations), policy)
+    policy = policy_of(destinations.rules.of(service), port.number)
     for key in chain_matches(service, port, address, options):
-        yield key, _chain(key, [{"name": cluster_name(port.number, service.host), "weight": 1}])
+        yield key, _chain(key, [{"name": cluster_name(port.number, service.host), "weight": 1}], policy)
 
 
 def _routed_matches(
@@ -176,11 +189,18 @@ def _clusters(
     ]
 
 
-def _chain(key: tuple[str, str], clusters: list[Values]) -> Values:
+def _chain(key: tuple[str, str], clusters: list[Values], policy: TrafficPolicy) -> Values:
     prefix, name = key
     address, _, length = prefix.partition("/")
     ranges = [{"address_prefix": address, "prefix_len": int(length or 128 if ":" in address else length or 32)}]
-    return {"prefix_ranges": ranges if prefix else [], "server_name": name, "clusters": clusters}
+    pool = policy.connection_pool or ConnectionPool()
+    return {
+        "prefix_ranges": ranges if prefix else [],
+        "server_name": name,
+        "clusters": clusters,
+        "idle_timeout": pool.tcp_idle_timeout,
+        "max_duration": pool.max_connection_duration,
+    }
 
 
 def _http_listener(place: _Place, route: str, configuration: Values | None, options: Options) -> Values:

@@ -58,9 +58,10 @@ def services_of(resource: Resource, options: Options) -> Iterator[Service]:
                 addresses=resource.addresses,
                 ports=resource.ports,
                 resolution=resource.resolution,
-                endpoints=tuple(endpoint for endpoint in resource.endpoints if endpoint.is_ready),
+                endpoints=resource.endpoints,
                 subject_alt_names=resource.subject_alt_names,
                 export_to=resource.export_to,
+                is_external=resource.location == "MESH_EXTERNAL",
             )
     elif isinstance(resource, KubernetesService):
         yield Service(
@@ -102,14 +103,17 @@ def _with_endpoints(resources: tuple[Resource, ...], options: Options) -> Iterat
         neighbours = workloads.get(resource.namespace, [])
         for service in services_of(resource, options):
             found = [*service.endpoints]
-            if isinstance(resource, ServiceEntry) and resource.selector is not None:
-                found += _selected(neighbours, resource.selector)
-            elif isinstance(resource, KubernetesService):
+            if isinstance(resource, KubernetesService):
                 for part in slices.get((resource.namespace, resource.name), ()):
-                    found += [_described(endpoint, neighbours) for endpoint in part.endpoints if endpoint.is_ready]
-                if resource.selector:
-                    found += _selected(neighbours, resource.selector)
-            yield service._replace(endpoints=_once(found)) if found else service
+                    found += [_described(endpoint, neighbours) for endpoint in part.endpoints]
+            if isinstance(resource, ServiceEntry | KubernetesService) and resource.selector:
+                waiting = {endpoint.address for endpoint in found if not endpoint.is_ready}
+                selected = _selected(neighbours, resource.selector)
+                found += [endpoint for endpoint in selected if endpoint.address not in waiting]
+            yield service._replace(
+                endpoints=_once([each for each in found if each.is_ready], service),
+                unready=_once([each for each in found if not each.is_ready], service),
+            )
 
 
 def _selected(workloads: list[WorkloadEntry], selector: Mapping[str, str]) -> list[Endpoint]:
@@ -128,9 +132,9 @@ def _described(endpoint: Endpoint, workloads: list[WorkloadEntry]) -> Endpoint:
     )
 
 
-def _once(endpoints: list[Endpoint]) -> tuple[Endpoint, ...]:
+def _once(endpoints: list[Endpoint], service: Service) -> tuple[Endpoint, ...]:
     """Without an endpoint told twice, as by a slice and by a selected WorkloadEntry: the first has it."""
     found: dict[tuple[object, ...], Endpoint] = {}
     for endpoint in endpoints:
-        found.setdefault((endpoint.address, *sorted(endpoint.ports.items())), endpoint)
+        found.setdefault((endpoint.address, *(endpoint.port(port) for port in service.ports)), endpoint)
     return tuple(found.values())

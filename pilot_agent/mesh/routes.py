@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from pilot_agent.mesh.destinations import Destinations
+from pilot_agent.mesh.destinations import Destinations, policy_of
 from pilot_agent.mesh.model import Options, Path, Service, ServicePort
 from pilot_agent.mesh.names import (
     address_domain,
@@ -20,7 +20,7 @@ from pilot_agent.mesh.names import (
     matches_host,
     most_specific,
 )
-from pilot_agent.mesh.policy import ConsistentHash
+from pilot_agent.mesh.policy import TrafficPolicy
 from pilot_agent.mesh.registry import selects
 from pilot_agent.mesh.traffic import (
     Cors,
@@ -77,19 +77,20 @@ class Routing:
         return self._by_host[pattern] if pattern is not None else None
 
     def strangers(self, services: Iterable[Service]) -> Iterator[tuple[str, VirtualService]]:
-        """Hosts with HTTP routes that no service has: they are served on port 80, as istiod does."""
-        known = [service.host.lower() for service in services]
+        """Hosts with HTTP routes that none of these services has."""
+        known = {service.host.lower() for service in services}
         for host, rule in self._by_host.items():
             if rule.http and not any(matches_host(host, each) or matches_host(each, host) for each in known):
                 yield host, rule
 
     def virtual_host(self, service: Service, port: ServicePort, names: list[str]) -> Values:
         rule = self.rule(service.host)
-        routes = self.routes(rule, port.number, service.host) if rule is not None and rule.http else None
+        routes = self.routes(rule, port.number, service.host) if rule is not None else []
         return {
             "name": f"{service.host}:{port.number}",
             "domains": names,
-            "routes": routes if routes is not None else [self._default(service, port)],
+            # A rule without a route for this port is none, as in Istio.
+            "routes": routes or [self._default(service, port)],
         }
 
     def _default(self, service: Service, port: ServicePort) -> Values:
@@ -101,7 +102,7 @@ class Routing:
             "operation": f"{service.host}:{port.number}/*",
             "clusters": [{"name": cluster, "weight": 1, **_headers(Headers())}],
             "retry": _retry(None),
-            "hash_policy": self._hash_policy(service.host, port.number),
+            "hash_policy": _hash_policy(policy_of(self._destinations.rules.of(service), port.number)),
         }
 
     def routes(self, rule: VirtualService, port: int, host: str) -> list[Values]:
@@ -124,19 +125,21 @@ class Routing:
                 yield rule, route, path
                 continue
             name, namespace = route.delegate
-            delegate = self._delegates.get((namespace or rule.namespace, name))
-            if delegate is None:
-                text = (
-                    f"{name} is no VirtualService without hosts in {namespace or rule.namespace}: the route is left out"
-                )
+            delegate = self._delegates.get((namespace, name))
+            if delegate is None or not is_exported(delegate.export_to, namespace, rule.namespace):
+                text = f"{name} is no VirtualService without hosts in {namespace}: the route is left out"
+                if delegate is not None:
+                    text = f"{name} of {namespace} is not exported to {rule.namespace}: the route is left out"
                 self._destinations.report(rule.origin, (*path, "delegate"), text)
                 continue
             for inner in delegate.http:
-                if inner.delegate is not None:
-                    text = f"{name} is delegated to, and can't delegate itself: the route is left out"
-                    self._destinations.report(delegate.origin, ("spec", "http", inner.place, "delegate"), text)
+                inner_path: Path = ("spec", "http", inner.place)
+                joined = _under(route, inner)
+                if joined is None:
+                    text = f"matches nothing that {rule.name} delegates here: the route is left out"
+                    self._destinations.report(delegate.origin, (*inner_path, "match"), text)
                     continue
-                yield delegate, _under(route, inner), ("spec", "http", inner.place)
+                yield delegate, joined, inner_path
 
     def _route(
         self, rule: VirtualService, route: HttpRoute, match: HttpMatch, port: int, place: tuple[str, Path]
@@ -162,8 +165,8 @@ class Routing:
         headers = route.headers
         if len(route.destinations) == 1:
             headers = _joined(headers, route.destinations[0].headers)
-        first = route.destinations[0].destination
-        first_host = full_host(first.host, rule.namespace, self._options.domain)
+        policies = [self._destinations.policy(each.destination, rule.namespace, port) for each in route.destinations]
+        hashes = [hashed for policy in policies for hashed in _hash_policy(policy)]
         return {
             **found,
             "clusters": self._clusters(rule, route.destinations, port, path),
@@ -172,7 +175,7 @@ class Routing:
             **_headers(headers, of_route=True),
             "rewrite": {**_new_host(headers), **_rewrite(route, match)},
             "mirrors": [self._mirror(rule, mirror, port, path) for mirror in route.mirrors],
-            "hash_policy": self._hash_policy(first_host, first.port or port),
+            "hash_policy": [hashed for place, hashed in enumerate(hashes) if hashed not in hashes[:place]],
         }
 
     def _clusters(
@@ -190,17 +193,10 @@ class Routing:
         ]
 
     def _mirror(self, rule: VirtualService, mirror: Mirror, port: int, path: Path) -> Values:
-        where = (rule.origin, (*path, "mirror"))
+        step: Path = ("mirror",) if mirror.place is None else ("mirrors", mirror.place, "destination")
+        where = (rule.origin, (*path, *step))
         name = self._destinations.cluster(mirror.destination, rule.namespace, port, where)
         return {"cluster": name, "parts": round(mirror.percent * _MILLION)}
-
-    def _hash_policy(self, host: str, port: int) -> list[Values]:
-        rule = self._destinations.rules.of(host)
-        if rule is None:
-            return []
-        policy = rule.policy.ports.get(port, rule.policy)
-        hashing = policy.load_balancer.consistent_hash if policy.load_balancer else None
-        return _hashes(hashing) if hashing else []
 
 
 _EMPTY: Values = {
@@ -220,9 +216,15 @@ _EMPTY: Values = {
 
 
 def virtual_hosts(
-    services: Iterable[tuple[Service, ServicePort]], routing: Routing, options: Options
+    services: Iterable[tuple[Service, ServicePort]],
+    strangers: Iterable[tuple[str, VirtualService]],
+    routing: Routing,
+    options: Options,
 ) -> Iterator[Values]:
-    """The virtual hosts of one listener, without the one for everybody else. A domain is the first's who has it."""
+    """The virtual hosts of one listener, without the one for everybody else. A domain is the first's who has it.
+
+    `strangers` are hosts that have no service, and come after all that have.
+    """
     taken: set[str] = set()
     for service, port in services:
         names = [*domains(service.host, options.namespace)]
@@ -233,6 +235,11 @@ def virtual_hosts(
         taken.update(name.lower() for name in own)
         if own:
             yield routing.virtual_host(service, port, own)
+    for host, rule in strangers:
+        domain = address_domain(host)
+        routes = routing.routes(rule, 80, host)
+        if routes and domain not in taken:
+            yield {"name": f"{host}:80", "domains": [domain], "routes": routes}
 
 
 def _is_ours(match: HttpMatch, port: int, options: Options) -> bool:
@@ -244,14 +251,28 @@ def _is_ours(match: HttpMatch, port: int, options: Options) -> bool:
     )
 
 
-def _under(outer: HttpRoute, inner: HttpRoute) -> HttpRoute:
-    """A delegate's route, limited to what the root's matches let through."""
-    if not outer.matches:
-        return inner
-    if not inner.matches:
-        return inner._replace(matches=outer.matches)
-    both = tuple(_both(first, second) for first in outer.matches for second in inner.matches)
-    return inner._replace(matches=tuple(match for match in both if match is not None))
+def _under(outer: HttpRoute, inner: HttpRoute) -> HttpRoute | None:
+    """A delegate's route, limited to what the root's matches let through, None where that is nothing.
+
+    What the delegate does not say is as the root's route says.
+    """
+    matches = inner.matches or outer.matches
+    if outer.matches and inner.matches:
+        both = (_both(first, second) for second in inner.matches for first in outer.matches)
+        matches = tuple(match for match in both if match is not None)
+        if not matches:
+            return None
+    return inner._replace(
+        name="-".join(filter(None, [outer.name, inner.name])),
+        matches=matches,
+        rewrite=inner.rewrite or (outer.rewrite if inner.destinations else None),
+        timeout=inner.timeout or outer.timeout,
+        retries=inner.retries or outer.retries,
+        fault=inner.fault or outer.fault,
+        mirrors=inner.mirrors or outer.mirrors,
+        cors=inner.cors or outer.cors,
+        headers=outer.headers if inner.headers == Headers() else inner.headers,
+    )
 
 
 def _both(outer: HttpMatch, inner: HttpMatch) -> HttpMatch | None:
@@ -263,16 +284,20 @@ def _both(outer: HttpMatch, inner: HttpMatch) -> HttpMatch | None:
             return None
         single[name] = mine if mine is not None else theirs
     uris = _both_uris(outer.uri, inner.uri)
-    if not uris:
+    labels = {**outer.source_labels, **inner.source_labels}
+    if not uris or not selects(outer.source_labels, labels):
+        return None
+    if outer.source_namespace and inner.source_namespace not in ("", outer.source_namespace):
         return None
     return inner._replace(
         **single,
         uri=uris[0],
+        ignores_uri_case=inner.ignores_uri_case if inner.uri else outer.ignores_uri_case,
         name="-".join(filter(None, [outer.name, inner.name])),
         headers=(*outer.headers, *inner.headers),
         without_headers=(*outer.without_headers, *inner.without_headers),
         query_params=(*outer.query_params, *inner.query_params),
-        source_labels={**outer.source_labels, **inner.source_labels},
+        source_labels=labels,
         source_namespace=inner.source_namespace or outer.source_namespace,
     )
 
@@ -380,7 +405,7 @@ def _rewrite(route: HttpRoute, match: HttpMatch) -> Values:
         prefix = match.uri.value if match.uri is not None and match.uri.kind == "prefix" else ""
         if rewrite.uri == "/" and prefix not in ("", "/") and not prefix.endswith("/"):
             # /api/x must become /x, not //x, and /api itself /.
-            pattern = f"^{re.escape(prefix)}(/?)(.*)"
+            pattern = f"^{'(?i)' if match.ignores_uri_case else ''}{re.escape(prefix)}(/?)(.*)"
             found["regex_rewrite"] = {"pattern": {"regex": pattern}, "substitution": r"/\2"}
         else:
             found["prefix_rewrite"] = rewrite.uri
@@ -457,7 +482,7 @@ def _joined(route: Headers, destination: Headers) -> Headers:
 
 def _new_host(headers: Headers) -> Values:
     """Envoy changes the host by another field than other headers."""
-    hosts = [value for name, value in headers.request.set if name.lower() in _HOST]
+    hosts = [value for name, value in (*headers.request.set, *headers.request.add) if name.lower() in _HOST]
     return {"host_rewrite_literal": hosts[-1]} if hosts else {}
 
 
@@ -474,16 +499,19 @@ def _headers(headers: Headers, *, of_route: bool = False) -> Values:
 
 
 def _added(changes: HeaderChanges) -> list[Values]:
-    def one(pair: tuple[str, str], action: str) -> Values:
-        return {"header": {"key": pair[0], "value": pair[1]}, "append_action": action}
-
+    both = (("OVERWRITE_IF_EXISTS_OR_ADD", changes.set), ("APPEND_IF_EXISTS_OR_ADD", changes.add))
     return [
-        *(one(pair, "OVERWRITE_IF_EXISTS_OR_ADD") for pair in changes.set if pair[0].lower() not in _HOST),
-        *(one(pair, "APPEND_IF_EXISTS_OR_ADD") for pair in changes.add),
+        {"header": {"key": name, "value": value}, "append_action": action}
+        for action, pairs in both
+        for name, value in pairs
+        if name.lower() not in _HOST
     ]
 
 
-def _hashes(hashing: ConsistentHash) -> list[Values]:
+def _hash_policy(policy: TrafficPolicy) -> list[Values]:
+    hashing = policy.load_balancer.consistent_hash if policy.load_balancer else None
+    if hashing is None:
+        return []
     if hashing.header:
         return [{"header": {"header_name": hashing.header}}]
     if hashing.cookie is not None:

@@ -14,13 +14,19 @@ from pilot_agent.mesh.registry import Registry, selects
 class Scope(NamedTuple):
     """One egress listener. `port` None leaves each service its own; `bind` is "" for where Istio would listen.
 
-    `is_bound` opens the port on the machine, as clients need it where nothing is intercepted.
+    `is_bound` opens the port on the machine, as clients need it where nothing is intercepted. `hosts` are (namespace,
+    host) with wildcards.
     """
 
     services: tuple[Service, ...]
     is_bound: bool
     port: int | None = None
     bind: str = ""
+    hosts: tuple[tuple[str, str], ...] = (("*", "*"),)
+
+    def sees(self, namespace: str, host: str) -> bool:
+        """Whether a host declared in this namespace is for this listener."""
+        return _takes(self.hosts, namespace, host)
 
     def ports(self, service: Service) -> tuple[ServicePort, ...]:
         return tuple(port for port in service.ports if self.port in (None, port.number))
@@ -59,13 +65,12 @@ def _sidecar(sidecars: tuple[Sidecar, ...], options: Options) -> Sidecar | None:
 
 
 def _scope(listener: EgressListener, services: tuple[Service, ...], options: Options) -> Scope:
-    found = [service for service in services if any(_takes(*host, service, options) for host in listener.hosts)]
+    meant = {".": options.namespace}
+    hosts = tuple((meant.get(where, where), host) for where, host in listener.hosts if where != "~")
+    found = [service for service in services if _takes(hosts, service.namespace, service.host)]
     is_bound = listener.capture_mode == "NONE" or not options.is_intercepting
-    return Scope(tuple(found), is_bound, listener.port, listener.bind)
+    return Scope(tuple(found), is_bound, listener.port, listener.bind, hosts)
 
 
-def _takes(namespace: str, host: str, service: Service, options: Options) -> bool:
-    if namespace == "~":
-        return False
-    wanted = options.namespace if namespace == "." else namespace
-    return wanted in ("*", service.namespace) and matches_host(host, service.host)
+def _takes(hosts: tuple[tuple[str, str], ...], namespace: str, host: str) -> bool:
+    return any(where in ("*", namespace) and matches_host(pattern, host) for where, pattern in hosts)

@@ -111,8 +111,11 @@ class Fault(NamedTuple):
 
 
 class Mirror(NamedTuple):
+    """`place` is the one in `mirrors`, None for the older `mirror`."""
+
     destination: Destination
     percent: float = 100.0
+    place: int | None = None
 
 
 class Cors(NamedTuple):

@@ -39,10 +39,11 @@ def see(resources: Iterable[Resource], options: Options) -> View:
     destinations = Destinations(sight.services, rules, options)
     routing = Routing(registry.virtual_services, destinations, options)
     out = outbound(sight.scopes, routing, destinations, options, sight.outbound_policy)
-    reached = {service.host: service for scope in sight.scopes for service in scope.services}
+    reached = {(service.origin, service.path): service for scope in sight.scopes for service in scope.services}
     reached.update(destinations.asked)  # a rule may lead to what no listener of this proxy is for
     clusters = Clusters(reached.values(), rules, peers, options)
-    into = inbound(registry.services, sight.sidecar, peers, options)
+    taken = frozenset(str(listener["name"]) for listener in out.listeners)
+    into = inbound(registry.services, sight.sidecar, peers, options, taken)
     unkept = [Problem(origin, ("spec",), text) for origin, text in no_identity(peers, options)]
     return View(
         services=tuple(reached.values()),

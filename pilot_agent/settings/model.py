@@ -181,6 +181,19 @@ class MeshSettings(NamedTuple):
     has_auto_mtls: bool = True
 
 
+MESH_FIELDS = {
+    "proxy_listen_port": "proxyListenPort",
+    "proxy_inbound_listen_port": "proxyInboundListenPort",
+    "access_log_file": "accessLogFile",
+    "access_log_is_json": "accessLogEncoding",
+    "access_log_format": "accessLogFormat",
+    "outbound_policy": "outboundTrafficPolicy",
+    "root_namespace": "rootNamespace",
+    "has_auto_mtls": "enableAutoMtls",
+}
+"""What the fields of MeshSettings are called in the mesh file."""
+
+
 class Settings(NamedTuple):
     """Everything the agent was told. `annotations` are the pod's, from the downward API file."""
 

@@ -7,6 +7,7 @@ queue; the run loop takes them one by one, so that no two of them ever decide at
 import asyncio
 import signal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pilot_agent.dns.table import NameTable
 from pilot_agent.envoy.process import ExitFacts
@@ -33,6 +34,7 @@ from pilot_agent.supervise.gates import (
 )
 from pilot_agent.supervise.identity import Identity
 from pilot_agent.supervise.lifecycle import Lifecycle, State
+from pilot_agent.supervise.local_mesh import MeshReloads
 from pilot_agent.supervise.memory import give_back
 from pilot_agent.supervise.parts import Parts
 from pilot_agent.supervise.prepare import Prepared
@@ -44,7 +46,11 @@ from pilot_agent.supervise.xds import Xds
 from pilot_agent.values import HostPort
 from pilot_agent.xds.options import work_out_xds
 
+if TYPE_CHECKING:
+    from pilot_agent.mesh.local import Change
+
 FILE_WATCHER = "file watcher"
+MESH_RELOADS = "mesh reloads"
 IDLE_PARTS_AFTER_S = 5.0
 """When Envoy is not ready by then, a changed file matters all the same."""
 
@@ -76,6 +82,8 @@ class Agent:
         self._stopping = Stopping(self._serving, self._envoys, self._lifecycle, self._events, self._log, self._clock)
         self._status = self._status_server()
         self._meshes_accepted = 0
+        mesh = prepared.local_mesh
+        self._reloads = MeshReloads(mesh, self._mesh_reloaded) if mesh is not None else None
 
     def _gates(self) -> list[Gate]:
         grpc = self._prepared.desired.grpc
@@ -266,9 +274,10 @@ class Agent:
             return
         subscriptions = [Subscription("settings", self._watched_files, self._settings_changed)]
         mesh = self._prepared.local_mesh
-        if mesh is not None:
+        if mesh is not None and self._reloads is not None:
+            self._parts.start(MESH_RELOADS, self._reloads.run)
             subscriptions.append(
-                Subscription("configDir", lambda: directory_and_links(mesh.directory), self._mesh_changed)
+                Subscription("configDir", lambda: directory_and_links(mesh.directory), self._reloads.ask)
             )
         if self._identity is not None:
             secrets = self._identity.secrets
@@ -294,7 +303,8 @@ class Agent:
             self._stopping.ask(StopAsked(number.name, is_graceful=False))
         elif number == signal.SIGHUP:
             self._log.info("SIGHUP: looking at all settings again")
-            self._mesh_changed()
+            if self._reloads is not None:
+                self._reloads.ask()
             self._settings_changed()
             if self._identity is not None:
                 self._identity.secrets.files_changed()
@@ -318,11 +328,9 @@ class Agent:
     def _settings_changed(self) -> None:
         self._events.put(Happened.SETTINGS_CHANGED)
 
-    def _mesh_changed(self) -> None:
-        mesh = self._prepared.local_mesh
-        if mesh is not None:
-            self._meshes_accepted += mesh.reload().is_effective
-            self._readiness.note_change()
+    def _mesh_reloaded(self, change: "Change") -> None:
+        self._meshes_accepted += change.is_effective
+        self._readiness.note_change()
 
     def _watched_files(self) -> list[Path]:
         return watched_files(self._prepared.inputs, self._serving.desired.settings)

@@ -9,6 +9,7 @@ from pilot_agent.envoy.admin import Admin
 from pilot_agent.errors import AgentError, EnvoyRefused, SettingsError
 from pilot_agent.files.workspace import Workspace
 from pilot_agent.log import Log
+from pilot_agent.settings.model import MESH_FIELDS
 from pilot_agent.supervise.desired import AGENT_LOG_LEVEL_ANNOTATION, Desired, Inputs, work_out
 from pilot_agent.supervise.envoys import Envoys, Running
 from pilot_agent.supervise.questions import ADDRESS_WITHIN_S, best_address, build_command, build_of, names_to_resolve
@@ -141,8 +142,8 @@ def _check_unchangeable(current: Desired, wanted: Desired) -> None:
         if before != after:
             source = wanted.settings.proxy_config.sources[name]
             raise SettingsError(f"{name} can't change from {before} to {after} (from {source}) while the agent runs")
-    if current.settings.is_local and wanted.settings.mesh != current.settings.mesh:
-        raise SettingsError(
-            "what local mode takes of the mesh file (ports, access log, outboundTrafficPolicy, rootNamespace, "
-            "enableAutoMtls) can't change while the agent runs"
-        )
+    if current.settings.is_local:
+        before_mesh, after_mesh = (each.settings.mesh._asdict() for each in (current, wanted))
+        changed = [name for field, name in MESH_FIELDS.items() if before_mesh[field] != after_mesh[field]]
+        if changed:
+            raise SettingsError(f"{', '.join(changed)} of the mesh file can't change while the agent runs")

@@ -134,7 +134,7 @@ class Envoys:
             while read():
                 pass
             loop.remove_reader(child.stderr_fd)
-            child.close_output()
+            child.close()
             if not ended.done():
                 ended.set_result(facts)
             return True
@@ -162,7 +162,7 @@ class Envoys:
             pass
         running.output.feed(b"")
         asyncio.get_running_loop().remove_reader(running.child.stderr_fd)
-        running.child.close_output()
+        running.child.close()
         self._forget(running)
         running.exited.set_result(facts)
         self._ended(running, facts)

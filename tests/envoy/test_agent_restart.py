@@ -120,14 +120,17 @@ def test_a_request_in_flight_outlives_two_changes(agent: MakeAgent) -> None:
     assert running.stop() == 0
 
 
-@pytest.mark.parametrize("old_epochs", [0, 1])
-def test_envoy_goes_with_an_agent_that_is_killed(agent: MakeAgent, old_epochs: int) -> None:
+@pytest.mark.parametrize(("old_epochs", "is_hung"), [(0, False), (1, False), (1, True)])
+def test_envoy_goes_with_an_agent_that_is_killed(agent: MakeAgent, old_epochs: int, is_hung: bool) -> None:
+    """`is_hung`: it can't handle the SIGTERM that it asked for, as it can't while it waits for an old epoch."""
     running = agent(binary=envoy_binary()).start().until_ready()
     if old_epochs:
         running.write_mesh(concurrency=1, drainDuration="60s")
         eventually(lambda: running.lines("has taken over"), within=15)
     envoys = running.envoys()
     assert len(envoys) == 1 + old_epochs
+    for pid in envoys if is_hung else []:
+        os.kill(pid, signal.SIGSTOP)
     running.signal(signal.SIGKILL)
     assert running.wait() == -signal.SIGKILL
     eventually(lambda: not any(is_running(pid) for pid in envoys))

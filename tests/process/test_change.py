@@ -87,7 +87,8 @@ def test_what_local_mode_reads_once_can_not_change(agent: MakeAgent, fake_envoy:
     eventually(lambda: "interceptionMode can't change from REDIRECT" in running.fetch("/healthz/ready?verbose")[1])
     running.ports = running.ports._replace(outbound=running.ports.outbound + 1)
     running.write_mesh(interceptionMode=None)
-    eventually(lambda: "proxyListenPort, proxyInboundListenPort" in running.fetch("/healthz/ready?verbose")[1])
+    refusal = "proxyListenPort of the mesh file can't change while the agent runs"
+    eventually(lambda: refusal in running.fetch("/healthz/ready?verbose")[1])
     assert len(fake_envoy.starts) == 1
     assert running.stop() == 0
 

@@ -23,7 +23,7 @@ DEADLY = [
 def ended(child: Child) -> ExitFacts:
     facts = eventually(child.poll)
     assert facts is not None
-    child.close_output()
+    child.close()
     return facts
 
 
@@ -63,7 +63,7 @@ def test_a_child_reaped_by_somebody_else_is_an_error_and_no_success() -> None:
     with pytest.raises(ChildProcessError):
         child.poll()
     child._popen.returncode = 0  # it is gone: keep Popen from warning about it
-    child.close_output()
+    child.close()
 
 
 def test_killing_the_group_takes_grandchildren_along() -> None:

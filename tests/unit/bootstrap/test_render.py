@@ -53,9 +53,9 @@ def test_an_own_template_by_its_path(templates: Templates) -> None:
 
 def test_macros_own_and_shipped_ones_may_be_used(templates: Templates) -> None:
     found = templates.render(
-        '{% from "mesh/macros.json.j2" import no_grpc_limit %}\n'
+        '{% from "mesh/route.json.j2" import no_stream_limit %}\n'
         "{% macro pair(key, value) %}{{ key | tojson }}: {{ value | tojson }}{% endmacro %}\n"
-        '{ {{ pair("a", "<b>") }}, {{ pair("c", name) }}, "limit": {{ no_grpc_limit() }} }\n',
+        '{ {{ pair("a", "<b>") }}, {{ pair("c", name) }}, "limit": {{ no_stream_limit() }} }\n',
         name="d",
     )
     assert (found["a"], found["c"]) == ("<b>", "d")

@@ -16,11 +16,13 @@ from pilot_agent.envoy.process import Child, ExitFacts, spawn
 from pilot_agent.errors import EXIT_SETTINGS, SettingsError
 from tests.support.agents import PROJECT
 from tests.support.clocks import ManualClock
+from tests.support.eventually import eventually
 
 PYTHON = (sys.executable, "-IS", "-c")
 SPARED = {"SIGCHLD", "SIGCONT", "SIGURG", "SIGWINCH", "SIGSTOP", "SIGTSTP", "SIGTTIN", "SIGTTOU"}
 FATAL = sorted({int(each) for each in signal.valid_signals()} - {int(signal.Signals[name]) for name in SPARED})
 SLEEP = ("sleep", "1000")
+NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="changing the user needs root")
 
 Spawn = Callable[..., Child]
 
@@ -38,7 +40,7 @@ def child() -> Iterator[Spawn]:
     for each in made:
         each.kill_group()
         ended(each)
-        each.close_output()
+        each.close()
 
 
 def outcome(*argv: str, environment: dict[str, str] | None = None, is_quiet: bool = False) -> tuple[int, str]:
@@ -108,7 +110,7 @@ def test_the_uptime_counts_from_the_spawn() -> None:
     assert ended(made).uptime == 42.5
     clock.now += 1
     assert ended(made).uptime == 42.5
-    made.close_output()
+    made.close()
 
 
 def test_polling_reaps_once_and_remembers(child: Spawn) -> None:
@@ -132,7 +134,7 @@ def test_a_child_reaped_by_somebody_else_does_not_count_as_ended_well() -> None:
     with pytest.raises(ChildProcessError):
         made.poll()
     made._popen.returncode = 5  # or Popen would warn that it still runs
-    made.close_output()
+    made.close()
 
 
 def test_signals_to_the_dead_do_nothing(child: Spawn) -> None:
@@ -209,7 +211,18 @@ def test_spawning_an_envoy_adds_the_arguments_of_its_epoch(tmp_path: Path) -> No
     made = spawn(Launch(["sh", "-c", "exit 0", "envoy"], {}), epoch, 3, tmp_path / "base-id", SystemClock())
     assert made.argv == ["sh", "-c", "exit 0", "envoy", *epoch_arguments(epoch, tmp_path / "base-id", 3)]
     assert ended(made).code == 0
-    made.close_output()
+    made.close()
+
+
+def test_what_the_agent_has_of_a_child_is_given_back(tmp_path: Path) -> None:
+    before = os.listdir("/proc/self/fd")
+    made = Child(Launch(["sh", "-c", "exit 0"], {}), SystemClock())
+    ended(made)
+    made.close()
+    outcome("sh", "-c", "exit 0")
+    with pytest.raises(SettingsError):
+        Child(Launch([str(tmp_path / "no-envoy")], {}), SystemClock())
+    assert os.listdir("/proc/self/fd") == before
 
 
 # What it started, and who started it
@@ -240,37 +253,48 @@ def test_a_signal_goes_to_the_child_alone(child: Spawn) -> None:
     assert reaped(grandchild) == -signal.SIGTERM
 
 
-def test_it_dies_with_the_agent() -> None:
-    script = (
-        "import os, sys, signal\n"
-        "from pilot_agent.clock import SystemClock\n"
-        "from pilot_agent.envoy.command import Launch\n"
-        "from pilot_agent.envoy.process import Child\n"
-        "child = Child(Launch(['sleep', '1000'], dict(os.environ)), SystemClock())\n"
-        "print(child.pid, flush=True)\n"
-        "signal.pause()\n"
-    )
+AGENT = """
+import os, sys, signal
+from pilot_agent.clock import SystemClock
+from pilot_agent.envoy.command import Launch
+from pilot_agent.envoy.process import Child
+user = int(sys.argv[1]) or None
+child = Child(Launch(sys.argv[2:], dict(os.environ), user), SystemClock())
+os.read(child.stderr_fd, 1)
+print(child.pid, flush=True)
+signal.pause()
+"""
+LIVES_ON = "echo >&2; exec sleep 1000"
+# As Envoy with hot restart asks the kernel, and as one whose main thread has no time for the signal.
+DEAF = ("setpriv", "--pdeathsig", "TERM", "sh", "-c", f"trap '' TERM; {LIVES_ON}")
+
+
+@pytest.mark.parametrize("argv", [("sh", "-c", LIVES_ON), DEAF], ids=["plain", "asks for SIGTERM and ignores it"])
+@pytest.mark.parametrize("user", [0, pytest.param(1337, marks=NEEDS_ROOT)])
+def test_it_dies_with_the_agent(argv: Sequence[str], user: int) -> None:
     environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, env=environment) as agent:
+    command = [sys.executable, "-c", AGENT, str(user), *argv]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as agent:
         assert agent.stdout is not None
         grandchild = int(agent.stdout.readline())
         os.kill(grandchild, 0)
         agent.kill()
         agent.wait()
+        eventually(lambda: os.waitid(os.P_PID, grandchild, os.WEXITED | os.WNOHANG | os.WNOWAIT))
         assert reaped(grandchild) == -signal.SIGKILL
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="changing the user needs root")
+@NEEDS_ROOT
 def test_it_runs_as_the_user_it_is_given() -> None:
     script = "echo $(id -u) $(id -g) $(id -G) >&2"
     made = Child(Launch(["sh", "-c", script], dict(os.environ), 1337), SystemClock())
     assert made.wait() == (0, "1337 1337 1337\n")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="changing the user needs root")
+@NEEDS_ROOT
 def test_another_user_may_write_its_base_id(tmp_path: Path) -> None:
     path = tmp_path / "base-id"
     made = spawn(Launch(["sh", "-c", "exit 0"], dict(os.environ), 1337), Epoch(), 3, path, SystemClock())
     assert ended(made).code == 0
-    made.close_output()
+    made.close()
     assert (path.stat().st_uid, path.stat().st_gid) == (1337, 1337)

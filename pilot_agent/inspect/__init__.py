@@ -1,0 +1,1 @@
+"""What a running Envoy, or a dump of one, is configured to do: the views of `pilot-agent proxy-config`."""
