@@ -45,8 +45,8 @@ _DATED = frozenset(
 """May have a format in parentheses."""
 _OF_HEADERS = frozenset("REQ RESP TRAILER REQUEST_HEADER RESPONSE_HEADER RESPONSE_TRAILER".split())
 """Need the name of a header, perhaps a second one after `?`."""
-_OF_KEYS = frozenset(("DYNAMIC_METADATA", "ENVIRONMENT", "QUERY_PARAM"))
-_OF_WHOLE_KEYS = frozenset(("CLUSTER_METADATA", "UPSTREAM_METADATA"))
+_OF_ONE = frozenset(("DYNAMIC_METADATA", "ENVIRONMENT", "QUERY_PARAM"))
+_OF_WHOLE = frozenset(("CLUSTER_METADATA", "UPSTREAM_METADATA"))
 """Need a key and can't be cut to a length."""
 _OF_STATES = frozenset(("FILTER_STATE", "UPSTREAM_FILTER_STATE"))
 """Need a key, perhaps with PLAIN or TYPED after a colon."""
@@ -73,4 +73,4 @@ def _is_known(name: str, what: str | None, length: str | None) -> bool:
         return _HEADERS.fullmatch(what) is not None
     if name in _OF_STATES:
         return _STATE.fullmatch(what) is not None
-    return name in _OF_KEYS or (length is None and (name in _OF_WHOLE_KEYS or name in _DATED))
+    return name in _OF_ONE or (length is None and (name in _OF_WHOLE or name in _DATED))
