@@ -13,6 +13,7 @@ T = TypeVar("T")
 
 _MAX_SHOWN = 80
 _MAX_TEXT = 1024
+_LONGEST = 876_000 * 3600  # Envoy refuses what comes near to its own limit, 292 years
 
 
 class FieldRefused(Exception):
@@ -147,6 +148,8 @@ class Field:
             )
         if duration.nanoseconds < least * 10**6:
             self.refuse(f"{shown(self.value)} is too short: give {least}ms or more")
+        if duration.seconds > _LONGEST:
+            self.refuse(f"{shown(self.value)} is too long: give 100 years (876000h) at most")
         if duration.nanoseconds % 10**6:
             self.refuse(f"{shown(self.value)} is finer than milliseconds: round it")
         return str(duration)

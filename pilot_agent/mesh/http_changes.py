@@ -3,8 +3,6 @@
 Part of reading a VirtualService, used by http_route.
 """
 
-import re
-
 from pilot_agent.mesh.fields import Field, shown
 from pilot_agent.mesh.http_match import regex
 from pilot_agent.mesh.traffic import DirectResponse, HeaderChanges, Headers, Redirect, Rewrite
@@ -15,7 +13,6 @@ MAX_BODY = 2**20
 _REDIRECT_KEYS = ("uri", "authority", "scheme", "port", "derivePort", "redirectCode")
 _REDIRECT_CODES = (301, 302, 303, 307, 308)
 _DERIVED_PORTS = ("FROM_PROTOCOL_DEFAULT", "FROM_REQUEST_PORT")
-_COMMAND = re.compile(r"%%|%[A-Z0-9_]+(\([^()]*\))?(:[0-9]+)?%|[^%]")
 
 
 def redirect(field: Field) -> Redirect:
@@ -50,16 +47,18 @@ def _body(field: Field) -> str:
     key = "string" if field["string"].is_set else "bytes"
     if value is None:
         return ""
-    if not isinstance(value, str) or len(value) > MAX_BODY:
-        field[key].refuse(f"is not a text of at most {MAX_BODY} characters")
+    if not isinstance(value, str):
+        field[key].refuse(f"{shown(value)} is not text: put it in quotes")
     try:
         if key == "bytes":
             import base64
 
             value = base64.b64decode(value, validate=True).decode()
-        value.encode()
+        size = len(value.encode())
     except ValueError:
         field[key].refuse("can't be sent: give UTF-8 text, in base64 where it stands below bytes")
+    if size > MAX_BODY:
+        field[key].refuse(f"has {size} bytes: Envoy answers with {MAX_BODY} at most")
     return value
 
 
@@ -93,6 +92,18 @@ def route_headers(field: Field) -> tuple[Headers, str]:
         field["request"][key][name].refuse("sets the host a second time: keep one of them")
     kept = request._replace(set=_without_host(request.set), add=_without_host(request.add))
     return changes._replace(request=kept), named[0][1][1] if named else ""
+
+
+def destination_headers(field: Field) -> Headers:
+    """The changes for one of a route's destinations, for which alone the host can't be changed here."""
+    changes = headers(field)
+    for key in ("set", "add"):
+        for name, _ in getattr(changes.request, key):
+            if _is_host(name):
+                field["request"][key][name].warn("has no effect for a destination: set rewrite.authority of the route")
+    request = changes.request
+    kept = request._replace(set=_without_host(request.set), add=_without_host(request.add))
+    return changes._replace(request=kept)
 
 
 def _without_host(pairs: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
@@ -133,6 +144,10 @@ def _check_changeable(field: Field, name: str) -> None:
 def _header_value(field: Field) -> str:
     """Text in which `%` begins one of Envoy's commands, such as %HOSTNAME%, or stands for itself as `%%`."""
     text = field.optional_text()
-    if "%" in text and sum(len(part[0]) for part in _COMMAND.finditer(text)) != len(text):
-        field.refuse(f"{shown(text)} has a % that begins no command of Envoy's: write %% for the character")
+    if "%" in text:
+        from pilot_agent.mesh.header_commands import complaint
+
+        problem = complaint(text)
+        if problem:
+            field.refuse(f"{shown(text)} can't be sent: {problem}")
     return text

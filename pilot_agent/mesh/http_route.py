@@ -99,4 +99,6 @@ def _action(field: Field, namespace: str, is_delegate: bool) -> _Action:
 
 def _weighted(field: Field) -> WeightedDestination:
     field.mapping(("destination", "weight", "headers"))
-    return WeightedDestination(destination(field["destination"]), weight(field), http_changes.headers(field["headers"]))
+    return WeightedDestination(
+        destination(field["destination"]), weight(field), http_changes.destination_headers(field["headers"])
+    )

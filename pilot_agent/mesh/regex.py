@@ -9,6 +9,9 @@ import warnings
 MAX_REPEAT = 1000
 """Of RE2: of one `{n}`, and of those inside one another multiplied."""
 
+MAX_SIZE = 32_000
+"""Of the program RE2 makes, estimated from above: the bootstrap allows 32,768, as Istio's does."""
+
 _TOKEN = re.compile(
     r"""
     \\Q(?P<quoted>.*?)(?:\\E|\Z)
@@ -53,30 +56,48 @@ class _NotRe2(Exception):
     pass
 
 
+class _Group:
+    """An open group: the size of what is in it so far, and the most often that anything in it is repeated."""
+
+    def __init__(self, size: int = 0, count: int = 1) -> None:
+        self.size, self.count = size, count
+
+
 def _as_python(pattern: str) -> str:
     """An expression Python refuses where RE2 does. It need not match the same."""
     parts: list[str] = []
-    counts = [1]  # of each open group: the largest repetition in it
-    last = 1  # the repetitions of what was read last
+    groups = [_Group()]
+    last = _Group()  # what a repetition would repeat
     is_repeated = False
     for token in _TOKEN.finditer(pattern):
         kind, text = token.lastgroup, token[0]
         if token["repeat"]:
             if is_repeated:
                 raise _NotRe2(f"{text} has nothing of its own to repeat")
-            last *= _count(token)
-            if last > MAX_REPEAT:
+            count = _count(token)
+            groups[-1].size += last.size * (count - 1)
+            last = _Group(last.size * count, last.count * count)
+            if last.count > MAX_REPEAT:
                 raise _NotRe2(f"{text} repeats more than {MAX_REPEAT} times, all in all")
         elif token["group"]:
-            counts.append(1)
-        elif token["end"]:
-            last = counts.pop() if len(counts) > 1 else 1
+            groups.append(last := _Group(3))
         else:
-            last = 1
+            last = groups.pop() if token["end"] and len(groups) > 1 else _Group(_size(token))
+            groups[-1].size += last.size
+        groups[-1].count = max(groups[-1].count, last.count)
+        if groups[-1].size > MAX_SIZE:
+            raise _NotRe2("it is too large for Envoy once its repetitions are written out")
         is_repeated = bool(token["repeat"] or token["flags"])
-        counts[-1] = max(counts[-1], last)
         parts.append(_token_as_python(token, kind or "", text))
     return "".join(parts)
+
+
+def _size(token: re.Match[str]) -> int:
+    """What one character or set takes: Envoy's RE2 reads bytes, so none takes much."""
+    text = token[0]
+    if token["set"] or token["quoted"]:
+        return 4 * len(text.encode())
+    return 8 if text.startswith("\\") else 2 * len(text.encode())
 
 
 def _count(token: re.Match[str]) -> int:
@@ -100,14 +121,18 @@ def _token_as_python(token: re.Match[str], kind: str, text: str) -> str:
 
 
 def _in_set_as_python(part: re.Match[str]) -> str:
+    if part["one"]:
+        return "a" if part["one"].startswith("[") else _escape_as_python(part["one"][1:])
     if not part["letter"]:
-        return "a" if part["one"] else part[0]
+        return part[0]
     if part["letter"] not in _SET_LETTERS:
         raise _NotRe2(rf"RE2 does not know \{part['letter']} in a set")
     return rf"\{part['letter']}" + (r"\-" if part["dash"] else "")
 
 
 def _escape_as_python(escape: str) -> str:
+    if escape.startswith("x{") and int(escape[2:-1], 16) > 0xFF:
+        raise _NotRe2(rf"\{escape} is no byte, which is all Envoy's RE2 reads")
     if (escape[0] in "pPx" and len(escape) > 1) or (escape.isdigit() and (escape[0] == "0" or len(escape) > 1)):
         return "a"
     if escape.isdigit():

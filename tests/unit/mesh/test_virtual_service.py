@@ -298,7 +298,12 @@ REFUSED_ROUTES = {
         ".headers.response.set.host: 'host' c",
     ),
     "a header to remove": ([ROUTE, "headers: {request: {remove: [Host]}}"], ".headers.request.remove[0]: 'Host' can't"),
-    "a lone per cent sign": ([ROUTE, "headers: {request: {set: {a: 5%}}}"], ".headers.request.set.a: '5%' has a %"),
+    "an answer too long": (
+        [f"directResponse: {{status: 200, body: {{string: {'ü' * 2**19}x}}}}"],
+        ".directResponse.body.string: has 1048577 bytes",
+    ),
+    "a time without end": ([ROUTE, "timeout: 876001h"], ".timeout: '876001h' is too long"),
+    "a lone per cent sign": ([ROUTE, "headers: {request: {set: {a: 5%}}}"], ".headers.request.set.a: '5%' can't"),
 }
 
 
@@ -324,6 +329,17 @@ REFUSED_MATCHES = {
 @pytest.mark.parametrize(("match", "message"), REFUSED_MATCHES.values(), ids=REFUSED_MATCHES.keys())
 def test_a_wrong_match_is_refused(match: str, message: str) -> None:
     assert refusal(one_route(f"match: [{match}]", ROUTE)).startswith(f"a.yaml:7: spec.http[0].match[0]{message}")
+
+
+def test_the_host_for_one_destination_is_a_warning() -> None:
+    text = one_route("route:", "- {destination: {host: a}, headers: {request: {set: {host: b, x: y}}}}")
+    service = read_one(text)
+    assert isinstance(service, VirtualService)
+    assert service.http[0].destinations[0].headers.request.set == (("x", "y"),)
+    assert warnings(text) == [
+        "a.yaml:8: spec.http[0].route[0].headers.request.set.host: has no effect for a destination: set "
+        "rewrite.authority of the route"
+    ]
 
 
 def test_what_has_no_effect_is_a_warning() -> None:
