@@ -129,6 +129,7 @@ def _part(chunk: Chunk, first: int) -> _Part:
             raise DocumentRefused(chunk.file, at, dotted(refused.path), refused.reason) from None
         for path, reason in unused:
             warnings.append(FieldWarning(chunk.file, chunk.line_of(index, path), dotted(path), reason))
+    chunk.forget()
     warnings.sort(key=lambda warning: warning.line)
     return _Part(chunk.line, first, len(documents), chunk.values, tuple(resources), tuple(warnings))
 

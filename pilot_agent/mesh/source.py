@@ -36,7 +36,12 @@ class Chunk:
         text = self._text()
         if self.file.endswith(".json"):
             return [(1, _json(self.file, text))]
+        self._nodes = []
         return self._yaml(text)
+
+    def forget(self) -> None:
+        """Let go of the lines, which take many times the room of the text; asking for one parses it again."""
+        self._nodes = None
 
     def line_of(self, document: int, path: Path) -> int:
         """The line of the field at `path`; of its nearest parent when it is not there."""
@@ -44,7 +49,7 @@ class Chunk:
         return self.line - 1 + _line_in(nodes[document], path) if document < len(nodes) else self.line
 
     def nodes(self) -> list[Any]:
-        """The documents once more, with the lines of all they hold."""
+        """The documents with the lines of all they hold: left by documents(), else parsed for it."""
         if self._nodes is None:
             import yaml
 
@@ -88,6 +93,8 @@ class Chunk:
                 node = loader.get_node()
                 if has_aliases:
                     self.values += _expanded(node, MAX_VALUES)
+                if self._nodes is not None:
+                    self._nodes.append(node)
                 yield self.line + node.start_mark.line, loader.construct_document(node)
         finally:
             loader.dispose()
@@ -110,6 +117,7 @@ class Chunk:
     def _unreadable(self) -> Any:
         """The mark of the first value that looks like a date or number and is none."""
         loader = _loader()("")
+        self.forget()
         for root in self.nodes():
             for node in _nodes_below(root):
                 try:
@@ -144,11 +152,14 @@ def split(file: str, content: bytes) -> list[Chunk]:
     """Cut a file before each `---` of YAML, which ends a document wherever a line begins with it (YAML 1.2, 9.1.2).
 
     Directives belong to the document after them, so a file that may have one is a single chunk. JSON is one too.
+    Raises DocumentRefused for too many documents.
     """
     content = content.removeprefix(_BOM)
     if file.endswith(".json") or _DIRECTIVE.search(content):
         return [Chunk(file, content, 1)]
     starts = [match.start() for match in _DOCUMENT.finditer(content)]
+    if len(starts) > MAX_DOCUMENTS:
+        raise DocumentRefused(file, 1, "", f"more than {MAX_DOCUMENTS} documents: split the file")
     chunks, line = [], 1
     for start, end in zip([0, *starts], [*starts, len(content)], strict=True):
         if end > start:
