@@ -7,8 +7,8 @@ The shape is the templates'. Called by view; pure.
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from pilot_agent.mesh.destinations import Problem, Rules, policy_of
-from pilot_agent.mesh.model import HTTP2_PROTOCOLS, Endpoint, Options, Service, ServicePort
+from pilot_agent.mesh.destinations import Rules, policy_of
+from pilot_agent.mesh.model import HTTP2_PROTOCOLS, Endpoint, Options, Problem, Service, ServicePort
 from pilot_agent.mesh.names import cluster_name, config_path, endpoints_file, server_name
 from pilot_agent.mesh.peers import Peers
 from pilot_agent.mesh.policy import (

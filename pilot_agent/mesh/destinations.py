@@ -5,21 +5,12 @@ each. Used by routes, outbound and clusters for one view.
 """
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
-from pilot_agent.mesh.model import Options, Origin, Path, Service
+from pilot_agent.mesh.model import Options, Origin, Path, Problem, Service
 from pilot_agent.mesh.names import cluster_name, full_host, is_exported, most_specific
 from pilot_agent.mesh.policy import DestinationRule, TrafficPolicy
 from pilot_agent.mesh.registry import selects
 from pilot_agent.mesh.traffic import Destination
-
-
-class Problem(NamedTuple):
-    """What is wrong with a document only because of what other documents say, or don't; the rest of it is used."""
-
-    origin: Origin
-    path: Path
-    reason: str
 
 
 class Rules:

@@ -7,8 +7,7 @@ a filter chain of virtualInbound, or a listener of its own where nothing is inte
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from pilot_agent.mesh.destinations import Problem
-from pilot_agent.mesh.model import HTTP2_PROTOCOLS, HTTP_PROTOCOLS, Options, Origin, Path, Service, ServicePort
+from pilot_agent.mesh.model import HTTP2_PROTOCOLS, HTTP_PROTOCOLS, Options, Origin, Path, Problem, Service, ServicePort
 from pilot_agent.mesh.names import inbound_cluster_name
 from pilot_agent.mesh.peers import Peers
 from pilot_agent.mesh.policy import IngressListener, PeerMode, Sidecar

@@ -114,3 +114,14 @@ def test_without_interception_a_headless_service_is_its_endpoints() -> None:
         kubernetes_service("web", more="clusterIP: None"), endpoint_slice("web", "10.0.0.1"), interception_mode="NONE"
     )
     assert (mesh.clusters[CLUSTER]["type"], mesh.addresses(CLUSTER)) == ("EDS", ["10.0.0.1:80"])
+
+
+def test_a_workload_whose_address_is_a_name_is_no_endpoint_of_addresses() -> None:
+    mesh = Seen(
+        kubernetes_service("web", more="selector: {app: web}"),
+        workload("vm.example.com"),
+        workload("10.0.0.1", name="two"),
+    )
+    assert mesh.addresses(CLUSTER) == ["10.0.0.1:80"]
+    (problem,) = mesh.view.problems
+    assert (problem.path, problem.reason.split(",")[0]) == (("spec", "address"), "vm.example.com is a name")
