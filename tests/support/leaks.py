@@ -39,9 +39,12 @@ def watch_this_process() -> None:
     """Once per session: become a subreaper, note the pid of each child, note tasks that outlive their loop."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    # Root gets a /dev/shm of its own: what is in it was left by our own agents, not by others of this machine.
+    # Root gets a /dev/shm and names of network namespaces of its own: what is there was left by our own tests, not by
+    # others of this machine.
     if libc.unshare(_CLONE_NEWNS) == 0 and libc.mount(None, b"/", None, _MS_REC | _MS_PRIVATE, None) == 0:
-        libc.mount(b"tmpfs", bytes(SHARED_MEMORY), b"tmpfs", 0, b"mode=1777")
+        NAMESPACES.mkdir(exist_ok=True)
+        for private in (SHARED_MEMORY, NAMESPACES):
+            libc.mount(b"tmpfs", bytes(private), b"tmpfs", 0, b"mode=1777")
     _note_children()
     _note_tasks()
 
