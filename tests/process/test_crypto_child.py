@@ -16,7 +16,7 @@ from tests.process.test_pid1 import UNSHARE, needs_root, zombies
 from tests.support.agents import AgentProcess
 from tests.support.eventually import eventually
 from tests.support.fake_istiod import FakeIstiod
-from tests.support.identities import described, failures, gate, prepare, serial
+from tests.support.identities import described, failures, gate, prepare
 from tests.support.proc_tree import proc_tree
 
 MakeAgent = Callable[..., AgentProcess]
@@ -98,9 +98,7 @@ def test_an_agent_that_is_killed_leaves_none_behind(agent: MakeAgent, istiod: Fa
 
 
 @needs_root
-def test_it_ends_when_it_is_not_needed_and_comes_back_and_its_ends_are_no_orphans(
-    agent: MakeAgent, istiod: FakeIstiod
-) -> None:
+def test_it_comes_and_goes_and_its_ends_are_no_orphans(agent: MakeAgent, istiod: FakeIstiod) -> None:
     running = prepare(agent(), istiod, SECRET_TTL="14s", SECRET_GRACE_PERIOD_RATIO_JITTER="0").start(*UNSHARE)
     first = until_certified(running)
     (child,) = children(running)
