@@ -7,6 +7,7 @@ that the child of an agent that died comes to us, instead of to init where nobod
 import ctypes
 import gc
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -164,7 +165,17 @@ def _descriptors() -> dict[int, str]:
 
 
 def _namespaces() -> frozenset[str]:
-    return frozenset(os.listdir(NAMESPACES)) if NAMESPACES.is_dir() else frozenset()
+    names = os.listdir(NAMESPACES) if NAMESPACES.is_dir() else []
+    return frozenset(name for name in names if not _is_of_others(name))
+
+
+def _is_of_others(name: str) -> bool:
+    """Whether its owner, whose pid stands in the names of tests and demos, runs and is none of ours."""
+    owner = re.match(r"(?:demo|pa)-(\d+)", name)
+    if owner is None or not Path("/proc", owner[1]).exists():
+        return False
+    ours = {os.getpid(), *(process.pid for process in proc_tree(os.getpid()))}
+    return int(owner[1]) not in ours
 
 
 def _shared_memory() -> frozenset[str]:
