@@ -7,7 +7,6 @@ Service. Called by claims for one document at a time and by local for all of the
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple, TypeVar
 
-from pilot_agent.mesh.addresses import canonical
 from pilot_agent.mesh.model import (
     Endpoint,
     KubernetesService,
@@ -21,6 +20,7 @@ from pilot_agent.mesh.model import (
 )
 from pilot_agent.mesh.names import kubernetes_host
 from pilot_agent.mesh.policy import DestinationRule, PeerAuthentication, Sidecar
+from pilot_agent.mesh.reading.addresses import canonical
 from pilot_agent.mesh.traffic import VirtualService
 
 Kind = TypeVar("Kind")

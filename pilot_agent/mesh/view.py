@@ -6,15 +6,15 @@ Called by local after each reading; publish renders the result. Pure.
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from pilot_agent.mesh.clusters import Clusters
-from pilot_agent.mesh.destinations import Destinations, Rules
-from pilot_agent.mesh.inbound import Inbound, inbound, no_identity
 from pilot_agent.mesh.model import Options, Problem, Resource, Service
-from pilot_agent.mesh.outbound import Outbound, outbound
-from pilot_agent.mesh.peers import Peers
 from pilot_agent.mesh.registry import register
-from pilot_agent.mesh.routes import Routing
-from pilot_agent.mesh.scope import look
+from pilot_agent.mesh.resources.clusters import Clusters
+from pilot_agent.mesh.resources.destinations import Destinations, Rules
+from pilot_agent.mesh.resources.inbound import Inbound, inbound, no_identity
+from pilot_agent.mesh.resources.outbound import Outbound, outbound
+from pilot_agent.mesh.resources.peers import Peers
+from pilot_agent.mesh.resources.routes import Routing
+from pilot_agent.mesh.resources.scope import look
 
 Values = dict[str, object]
 

@@ -7,10 +7,11 @@ from pkgutil import iter_modules
 
 import pytest
 
-from pilot_agent import errors, mesh
+from pilot_agent import errors
 from pilot_agent.bootstrap.context import build_context
 from pilot_agent.commands.table import COMMANDS
-from pilot_agent.mesh import kinds, service_entry
+from pilot_agent.mesh import reading
+from pilot_agent.mesh.reading import kinds, service_entry
 from pilot_agent.node.metadata import Node
 from pilot_agent.settings.model import ProxyFlags
 from pilot_agent.settings.sources import load
@@ -69,8 +70,8 @@ def test_every_handled_signal_is_in_the_lifecycle_page() -> None:
 def test_every_kind_and_field_of_local_mode_is_in_its_page() -> None:
     text = page("local-mode.md")
     names = [*kinds.KINDS, *service_entry.PROTOCOLS]
-    for module in iter_modules(mesh.__path__):
-        found = vars(import_module(f"pilot_agent.mesh.{module.name}"))
+    for module in iter_modules(reading.__path__):
+        found = vars(import_module(f"pilot_agent.mesh.reading.{module.name}"))
         names += [key for name, keys in found.items() if name.endswith("_KEYS") for key in keys]
     assert len(names) > 100
     for name in names:

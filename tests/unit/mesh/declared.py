@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from pilot_agent.mesh.fields import dotted
-from pilot_agent.mesh.kinds import read
 from pilot_agent.mesh.local import LocalMesh
 from pilot_agent.mesh.model import Options
 from pilot_agent.mesh.publish import Publisher
+from pilot_agent.mesh.reading.fields import dotted
+from pilot_agent.mesh.reading.kinds import read
 from pilot_agent.mesh.view import View, see
 from tests.support.recorded_log import RecordedLog
 
