@@ -19,11 +19,7 @@ from pilot_agent.mesh.traffic import (
 )
 
 Values = dict[str, object]
-
-
 RETRY_ON = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes"
-
-
 _CODES = {
     301: "MOVED_PERMANENTLY",
     302: "FOUND",
@@ -31,11 +27,7 @@ _CODES = {
     307: "TEMPORARY_REDIRECT",
     308: "PERMANENT_REDIRECT",
 }
-
-
 _HOST = ("host", ":authority")
-
-
 PARTS_OF_A_PERCENT = 10_000
 """Parts of a million in a percent."""
 
