@@ -70,7 +70,7 @@ spec:
     (tmp_path / "a.yaml").write_text(service_entry("web") + "---\n" + text)
     reader = MeshReader(tmp_path, Options())
     (problem,) = see(reader.read().resources, Options()).problems
-    placed = reader.place(*problem)
+    (placed,) = reader.place([problem])
     assert str(placed).startswith("a.yaml:24: spec.http[0].route[0].destination.host: gone.default")
 
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from pilot_agent.mesh.fields import dotted
 from pilot_agent.mesh.model import DocumentRefused
-from pilot_agent.mesh.routes import RETRY_ON
+from pilot_agent.mesh.reading.fields import dotted
+from pilot_agent.mesh.resources.actions import RETRY_ON
 from tests.unit.mesh.declared import Seen, document, kubernetes_service, service_entry
 
 A, B = "a.default.svc.cluster.local", "b.default.svc.cluster.local"
