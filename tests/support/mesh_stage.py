@@ -15,8 +15,9 @@ from typing import Any, NamedTuple, TypeVar
 
 from pilot_agent.demo.access_log import AccessLogLine
 from pilot_agent.demo.network import Address, Namespace, join_all, set_up
-from pilot_agent.demo.pod import RULES, SPARED, Pod, Spec
+from pilot_agent.demo.pod import RULES, SPARED, Pod
 from pilot_agent.demo.process import AGENT, Process, variables
+from pilot_agent.demo.spec import Spec
 from pilot_agent.demo.stage import Stage
 from pilot_agent.interception.counters import CountedChain, moved
 from tests.support.authority import Authority
