@@ -78,8 +78,9 @@ class Publisher:
         """Raises TemplateError before anything is written, OSError perhaps in the middle: then publish again.
 
         What a listener or route points at is there first, and goes last: endpoints of new clusters, clusters (with
-        those about to go), endpoints, routes, listeners, clusters without those that went, and then the files nobody
-        reads any more. Clusters go before the endpoints they had already: they say which peers are let in.
+        those about to go), endpoints, routes, listeners, the endpoints of clusters that have none left, clusters
+        without those that went, and then the files nobody reads any more. Clusters go before the endpoints they had
+        already: they say which peers are let in.
         """
         endpoints = {
             f"eds/{file}": self._render("mesh/endpoints.json.j2", f"eds/{file}", {}, {file: values})
@@ -97,10 +98,11 @@ class Publisher:
         written = self._write({name: each for name, each in endpoints.items() if name not in self._on_disk})
         written += self._write({CLUSTERS: kept})
         self._settle("cds", kept.version)
-        written += self._write(endpoints) + self._write(routes) + self._write({LISTENERS: listeners})
+        filled = {name: each for name, each in endpoints.items() if view.endpoints[Path(name).name]["localities"]}
+        written += self._write(filled) + self._write(routes) + self._write({LISTENERS: listeners})
         if kept is not final:
             self._settle("lds", listeners.version)
-        written += self._write({CLUSTERS: final})
+        written += self._write(endpoints) + self._write({CLUSTERS: final})
         wanted = {**endpoints, **routes, LISTENERS: listeners, CLUSTERS: final}
         removed = self._remove_others(wanted)
         self._rendered = wanted

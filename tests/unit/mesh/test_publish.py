@@ -75,6 +75,19 @@ def test_what_goes_is_kept_until_nothing_points_at_it(tmp_path: Path, order: lis
     )
 
 
+def test_the_last_endpoint_goes_when_nothing_points_at_it(tmp_path: Path, order: list[tuple[str, bytes]]) -> None:
+    """Else a subset whose workload goes together with the route to it would answer 503 until that is gone."""
+    mesh = publisher(tmp_path)
+    mesh.publish(entries(tmp_path, service_entry("a"), service_entry("b", port=9000)))
+    order.clear()
+    emptied = service_entry("a", endpoint="") + "  workloadSelector: {labels: {app: nobody}}\n"
+    mesh.publish(entries(tmp_path, emptied, service_entry("c", port=9100), service_entry("d")))
+    names = [name for name, _ in order]
+    last = names.index("eds/outbound_8000__a.example.com.json")
+    assert max(names.index("rds/8000.json"), names.index("lds/lds.json")) < last
+    assert b"127.0.0.1" not in order[last][1]
+
+
 def test_only_what_differs_is_written(tmp_path: Path, order: list[tuple[str, bytes]]) -> None:
     mesh = publisher(tmp_path)
     before = mesh.publish(entries(tmp_path, service_entry("a"), service_entry("b")))
