@@ -87,23 +87,25 @@ def route_headers(field: Field) -> tuple[Headers, str]:
     """A route's changes, without those of the host: Envoy has an option of its own for that, which rewrite sets."""
     changes = headers(field)
     request = changes.request
-    named = [(key, pair) for key in ("set", "add") for pair in getattr(request, key) if _is_host(pair[0])]
-    for key, (name, _) in named[1:]:
-        field["request"][key][name].refuse("sets the host a second time: keep one of them")
     kept = request._replace(set=_without_host(request.set), add=_without_host(request.add))
-    return changes._replace(request=kept), named[0][1][1] if named else ""
+    return changes._replace(request=kept), _new_host(field, changes)
 
 
 def destination_headers(field: Field) -> Headers:
-    """The changes for one of a route's destinations, for which alone the host can't be changed here."""
+    """The changes for one of a route's destinations; the new host, if there is one, is the last of those that set."""
     changes = headers(field)
-    for key in ("set", "add"):
-        for name, _ in getattr(changes.request, key):
-            if _is_host(name):
-                field["request"][key][name].warn("has no effect for a destination: set rewrite.authority of the route")
-    request = changes.request
-    kept = request._replace(set=_without_host(request.set), add=_without_host(request.add))
+    request, host = changes.request, _new_host(field, changes)
+    added = _without_host(request.set)
+    kept = request._replace(set=(*added, (":authority", host)) if host else added, add=_without_host(request.add))
     return changes._replace(request=kept)
+
+
+def _new_host(field: Field, changes: Headers) -> str:
+    """ "" where the host stays."""
+    named = [(key, pair) for key in ("set", "add") for pair in getattr(changes.request, key) if _is_host(pair[0])]
+    for key, (name, _) in named[1:]:
+        field["request"][key][name].refuse("sets the host a second time: keep one of them")
+    return named[0][1][1] if named else ""
 
 
 def _without_host(pairs: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:

@@ -331,15 +331,18 @@ def test_a_wrong_match_is_refused(match: str, message: str) -> None:
     assert refusal(one_route(f"match: [{match}]", ROUTE)).startswith(f"a.yaml:7: spec.http[0].match[0]{message}")
 
 
-def test_the_host_for_one_destination_is_a_warning() -> None:
-    text = one_route("route:", "- {destination: {host: a}, headers: {request: {set: {host: b, x: y}}}}")
+@pytest.mark.parametrize("action", ["set", "add"])
+def test_the_host_for_one_destination_is_the_last_thing_set(action: str) -> None:
+    text = one_route(
+        "route:", f"- {{destination: {{host: a}}, headers: {{request: {{{action}: {{Host: b}}, remove: [z]}}}}}}"
+    )
     service = read_one(text)
     assert isinstance(service, VirtualService)
-    assert service.http[0].destinations[0].headers.request.set == (("x", "y"),)
-    assert warnings(text) == [
-        "a.yaml:8: spec.http[0].route[0].headers.request.set.host: has no effect for a destination: set "
-        "rewrite.authority of the route"
-    ]
+    changes = service.http[0].destinations[0].headers.request
+    assert (changes.set, changes.add, changes.remove) == (((":authority", "b"),), (), ("z",))
+    assert warnings(text) == []
+    twice = one_route("route:", "- {destination: {host: a}, headers: {request: {set: {host: b}, add: {host: c}}}}")
+    assert ".request.add.host: sets the host a second time" in refusal(twice)
 
 
 def test_what_has_no_effect_is_a_warning() -> None:
