@@ -15,6 +15,7 @@ from pilot_agent.errors import DemoError
 ARRIVING = ("PREROUTING", "ISTIO_INBOUND", "ISTIO_IN_REDIRECT", "ISTIO_TPROXY", "ISTIO_DIVERT")
 """The chains of a packet that comes in, in its order."""
 OUTBOUND = "ISTIO_REDIRECT"
+SHARED = "this one and, below, Envoy's own"
 
 
 class Hop(NamedTuple):
@@ -32,6 +33,7 @@ def tell(passage: Passage, client: Pod, server: Pod) -> Iterator[str]:
 def hops(passage: Passage, client: Pod, server: Pod) -> Iterator[Hop]:
     line, other, source = passage.client_line, passage.server_line, passage.seen["source"]
     caught, own = split(passage.client_moved)
+    caught = [each._replace(purpose=SHARED) if each.packets > 1 and not each.purpose else each for each in caught]
     if caught:
         yield Hop(f"{client.name}, curl: its connection to {line.downstream_local_address} is caught", rules(caught))
     yield Hop(f"{client.name}, Envoy{_as_user(client)}", tuple(_outbound(client, line)))

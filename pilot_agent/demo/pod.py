@@ -153,11 +153,15 @@ class Pod:
         for path in (self.directory, *self.directory.rglob("*")):
             os.chown(path, user.uid, user.gid)
 
+    @property
+    def rule_flags(self) -> list[str]:
+        """Of istio-iptables: those of Istio's injector, and whose namespace."""
+        families = ["--dual-stack"] if len(self.addresses) > 1 else []
+        return ["--network-namespace", self.place.name, "-m", self.mode, *RULES, *SPARED, *families]
+
     def begin_capture(self) -> "subprocess.Popen[str]":
         """Make the rules of `mode`, from whatever rules are there; `finish_capture` waits for it."""
-        argv = [*AGENT, "istio-iptables", "--network-namespace", self.place.name, "-m", self.mode, *RULES, *SPARED]
-        if len(self.addresses) > 1:
-            argv.append("--dual-stack")
+        argv = [*AGENT, "istio-iptables", *self.rule_flags]
         pipe = subprocess.PIPE
         return subprocess.Popen(argv, stdout=pipe, stderr=pipe, text=True, env=variables(), start_new_session=True)
 

@@ -1,7 +1,11 @@
 """The demo as a whole: its steps in their order, told as they happen, and the end of everything it made."""
 
+import shlex
+import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 from pilot_agent.demo import changes, steps, trouble
@@ -77,10 +81,13 @@ def _tell(scene: Scene, wishes: Wishes, say: Say) -> None:
 
 def _commands(scene: Scene) -> list[str]:
     """To look at the pods with, from another terminal."""
-    found = [" ".join(scene.sleep.place.wrapped(["curl", *scene.to_service, scene.url]))]
+    program = "pilot-agent" if shutil.which("pilot-agent") else str(Path(sys.executable).with_name("pilot-agent"))
+    found = [scene.sleep.place.wrapped(["curl", *scene.to_service, scene.url])]
     for pod in (scene.sleep, scene.httpbin):
-        found.append(" ".join(pod.place.wrapped(["pilot-agent", "status", "--port", str(pod.ports.status)])))
+        found.append(pod.place.wrapped([program, "status", "--port", str(pod.ports.status)]))
+        admin = ["--adminPort", str(pod.ports.admin)]
+        found += [pod.place.wrapped([program, "proxy-config", view, *admin]) for view in ("listeners", "secrets")]
         if pod.is_isolated:
-            found.append(f"pilot-agent istio-iptables status --network-namespace {pod.place.name}")
-        found.append(f"tail -f {pod.access_log_path}")
-    return found
+            found.append([program, "istio-iptables", "status", *pod.rule_flags])
+        found.append(["tail", "-f", str(pod.access_log_path)])
+    return [shlex.join(each) for each in found]

@@ -14,8 +14,8 @@ from pilot_agent.mesh.model import Document, DocumentRefused, FieldWarning, Opti
 from pilot_agent.mesh.model import Path as FieldPath
 
 if TYPE_CHECKING:
-    from pilot_agent.mesh.kinds import FileReader
-    from pilot_agent.mesh.source import Source
+    from pilot_agent.mesh.reading.kinds import FileReader
+    from pilot_agent.mesh.reading.source import Source
 
 SUFFIXES = (".yaml", ".yml", ".json")
 MAX_FILE = 10 * 2**20
@@ -43,7 +43,7 @@ class _File:
     def parse(self, content: bytes) -> None:
         if self._reader is None:
             # Late: this is what loads PyYAML, and an empty directory never gets here.
-            from pilot_agent.mesh.kinds import FileReader
+            from pilot_agent.mesh.reading.kinds import FileReader
 
             self._reader = FileReader(self._name)
         try:
@@ -64,7 +64,7 @@ class _Places:
         """Where the file is another one by now, or gone, the line the document began at has to do."""
         key = (origin, path, reason)
         if key not in self._known:
-            from pilot_agent.mesh.fields import dotted
+            from pilot_agent.mesh.reading.fields import dotted
 
             source, whole = self._text(), (*origin.path, *path)
             line = source.line(origin.document, whole) if source is not None else origin.line
@@ -72,7 +72,7 @@ class _Places:
         return self._known[key]
 
     def _text(self) -> "Source | None":
-        from pilot_agent.mesh.source import Source
+        from pilot_agent.mesh.reading.source import Source
 
         if self._source is None:
             try:

@@ -243,6 +243,14 @@ class FieldWarning(NamedTuple):
         return f"{self.file}:{self.line}: {self.field}: {self.reason}"
 
 
+class Problem(NamedTuple):
+    """What is wrong with a document only because of what other documents say, or don't; the rest of it is used."""
+
+    origin: Origin
+    path: Path
+    reason: str
+
+
 class DocumentRefused(MeshError):
     """A file that can't be used, with the first reason found. `line` is 1-based, 0 where no line is to blame."""
 

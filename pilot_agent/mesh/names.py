@@ -34,7 +34,8 @@ def kubernetes_host(name: str, namespace: str, domain: str) -> str:
 
 def full_host(host: str, namespace: str, domain: str) -> str:
     """A host as a rule writes it: a name without dots is a Kubernetes service of the rule's namespace."""
-    return host if "." in host or host.startswith("*") else kubernetes_host(host, namespace, domain)
+    is_full = "." in host or ":" in host or host.startswith("*")
+    return host if is_full else kubernetes_host(host, namespace, domain)
 
 
 def endpoints_file(cluster: str) -> str:

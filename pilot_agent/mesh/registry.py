@@ -11,6 +11,7 @@ from pilot_agent.mesh.model import (
     Endpoint,
     KubernetesService,
     Options,
+    Problem,
     Resource,
     Service,
     ServiceEndpoints,
@@ -19,6 +20,7 @@ from pilot_agent.mesh.model import (
 )
 from pilot_agent.mesh.names import kubernetes_host
 from pilot_agent.mesh.policy import DestinationRule, PeerAuthentication, Sidecar
+from pilot_agent.mesh.reading.addresses import canonical
 from pilot_agent.mesh.traffic import VirtualService
 
 Kind = TypeVar("Kind")
@@ -32,16 +34,19 @@ class Registry(NamedTuple):
     destination_rules: tuple[DestinationRule, ...] = ()
     peer_authentications: tuple[PeerAuthentication, ...] = ()
     sidecars: tuple[Sidecar, ...] = ()
+    problems: tuple[Problem, ...] = ()
 
 
 def register(resources: Iterable[Resource], options: Options) -> Registry:
     resources = tuple(resources)
+    problems: list[Problem] = []
     return Registry(
-        services=tuple(_with_endpoints(resources, options)),
+        services=tuple(_with_endpoints(resources, problems, options)),
         virtual_services=_of(resources, VirtualService),
         destination_rules=_of(resources, DestinationRule),
         peer_authentications=_of(resources, PeerAuthentication),
         sidecars=_of(resources, Sidecar),
+        problems=tuple(problems),
     )
 
 
@@ -92,37 +97,70 @@ def _external(name: str) -> tuple[Endpoint, ...]:
     return (Endpoint(name, {}, 1, ("", "", ""), {}),) if name else ()
 
 
-def _with_endpoints(resources: tuple[Resource, ...], options: Options) -> Iterator[Service]:
-    workloads: dict[str, list[WorkloadEntry]] = {}
-    for workload in _of(resources, WorkloadEntry):
-        workloads.setdefault(workload.namespace, []).append(workload)
+class _Workloads:
+    """The WorkloadEntries, found by address and by label: there may be as many as endpoints."""
+
+    def __init__(self, entries: Iterable[WorkloadEntry]) -> None:
+        self._by_address: dict[tuple[str, str], Endpoint] = {}
+        self._by_label: dict[tuple[str, str, str], list[WorkloadEntry]] = {}
+        for entry in entries:
+            self._by_address.setdefault((entry.namespace, entry.endpoint.address), entry.endpoint)
+            for name, value in entry.endpoint.labels.items():
+                self._by_label.setdefault((entry.namespace, name, value), []).append(entry)
+
+    def at(self, namespace: str, address: str) -> Endpoint | None:
+        return self._by_address.get((namespace, address))
+
+    def selected(self, namespace: str, selector: Mapping[str, str]) -> list[WorkloadEntry]:
+        name, value = next(iter(selector.items()))
+        candidates = self._by_label.get((namespace, name, value), ())
+        return [each for each in candidates if selects(selector, each.endpoint.labels)]
+
+
+def _with_endpoints(resources: tuple[Resource, ...], problems: list[Problem], options: Options) -> Iterator[Service]:
+    workloads = _Workloads(_of(resources, WorkloadEntry))
     slices: dict[tuple[str, str], list[ServiceEndpoints]] = {}
     for part in _of(resources, ServiceEndpoints):
         slices.setdefault((part.namespace, part.service), []).append(part)
     for resource in resources:
-        neighbours = workloads.get(resource.namespace, [])
         for service in services_of(resource, options):
             found = [*service.endpoints]
             if isinstance(resource, KubernetesService):
                 for part in slices.get((resource.namespace, resource.name), ()):
-                    found += [_described(endpoint, neighbours) for endpoint in part.endpoints]
+                    found += [_described(endpoint, resource.namespace, workloads) for endpoint in part.endpoints]
             if isinstance(resource, ServiceEntry | KubernetesService) and resource.selector:
                 waiting = {endpoint.address for endpoint in found if not endpoint.is_ready}
-                selected = _selected(neighbours, resource.selector)
-                found += [endpoint for endpoint in selected if endpoint.address not in waiting]
+                selected = workloads.selected(resource.namespace, resource.selector)
+                problems += _unusable(selected, service)
+                found += [
+                    entry.endpoint
+                    for entry in selected
+                    if entry.endpoint.address not in waiting and _is_usable(entry, service)
+                ]
             yield service._replace(
                 endpoints=_once([each for each in found if each.is_ready], service),
                 unready=_once([each for each in found if not each.is_ready], service),
             )
 
 
-def _selected(workloads: list[WorkloadEntry], selector: Mapping[str, str]) -> list[Endpoint]:
-    return [workload.endpoint for workload in workloads if selects(selector, workload.endpoint.labels)]
+def _is_usable(entry: WorkloadEntry, service: Service) -> bool:
+    """Envoy refuses a name among the addresses of a service that is not to be resolved."""
+    return service.resolution != "STATIC" or canonical(entry.endpoint.address) is not None
 
 
-def _described(endpoint: Endpoint, workloads: list[WorkloadEntry]) -> Endpoint:
+def _unusable(selected: list[WorkloadEntry], service: Service) -> Iterator[Problem]:
+    for entry in selected:
+        if not _is_usable(entry, service):
+            text = (
+                f"{entry.endpoint.address} is a name, and {service.host} takes addresses only: it gets no traffic; "
+                "give an IP address, or the service resolution DNS"
+            )
+            yield Problem(entry.origin, ("spec", "address"), text)
+
+
+def _described(endpoint: Endpoint, namespace: str, workloads: _Workloads) -> Endpoint:
     """An address of an EndpointSlice with what the WorkloadEntry at that address knows of it."""
-    known = next((each.endpoint for each in workloads if each.endpoint.address == endpoint.address), None)
+    known = workloads.at(namespace, endpoint.address)
     if known is None:
         return endpoint
     return endpoint._replace(

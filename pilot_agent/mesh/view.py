@@ -6,15 +6,15 @@ Called by local after each reading; publish renders the result. Pure.
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from pilot_agent.mesh.clusters import Clusters
-from pilot_agent.mesh.destinations import Destinations, Problem, Rules
-from pilot_agent.mesh.inbound import Inbound, inbound, no_identity
-from pilot_agent.mesh.model import Options, Resource, Service
-from pilot_agent.mesh.outbound import Outbound, outbound
-from pilot_agent.mesh.peers import Peers
+from pilot_agent.mesh.model import Options, Problem, Resource, Service
 from pilot_agent.mesh.registry import register
-from pilot_agent.mesh.routes import Routing
-from pilot_agent.mesh.scope import look
+from pilot_agent.mesh.resources.clusters import Clusters
+from pilot_agent.mesh.resources.destinations import Destinations, Rules
+from pilot_agent.mesh.resources.inbound import Inbound, inbound, no_identity
+from pilot_agent.mesh.resources.outbound import Outbound, outbound
+from pilot_agent.mesh.resources.peers import Peers
+from pilot_agent.mesh.resources.routes import Routing
+from pilot_agent.mesh.resources.scope import look
 
 Values = dict[str, object]
 
@@ -45,6 +45,7 @@ def see(resources: Iterable[Resource], options: Options) -> View:
     taken = frozenset(str(listener["name"]) for listener in out.listeners)
     into = inbound(registry.services, sight.sidecar, peers, options, taken)
     unkept = [Problem(origin, ("spec",), text) for origin, text in no_identity(peers, options)]
+    problems = [*registry.problems, *destinations.problems, *clusters.problems, *into.problems, *unkept]
     return View(
         services=tuple(reached.values()),
         inbound=into,
@@ -52,5 +53,5 @@ def see(resources: Iterable[Resource], options: Options) -> View:
         clusters=clusters.values,
         endpoints=clusters.endpoints,
         policy=sight.outbound_policy,
-        problems=tuple(dict.fromkeys([*destinations.problems, *clusters.problems, *into.problems, *unkept])),
+        problems=tuple(dict.fromkeys(problems)),
     )

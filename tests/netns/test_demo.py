@@ -23,6 +23,7 @@ HOPS = (
     r"2\. one request, hop by hop",
     r"curl http://httpbin:8000/hostname",
     rf"1\) sleep, curl: its connection to {SERVICE}:8000 is caught",
+    r"nat OUTPUT 1          -j ISTIO_OUTPUT +\+2  this one and, below, Envoy's own",
     r"nat ISTIO_OUTPUT 9    -j ISTIO_REDIRECT +\+1 ",
     r"nat ISTIO_REDIRECT 1  -p tcp -j REDIRECT --to-ports 15001  \+1",
     r"2\) sleep, Envoy \(uid 1337, gid 1337\)",

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from pilot_agent.demo.hops import split
+from pilot_agent.demo.network import Namespace
 from pilot_agent.demo.passage import follow
 from pilot_agent.demo.spec import Spec
 from pilot_agent.demo.stage import Stage
@@ -73,3 +74,23 @@ def test_a_pod_that_asks_itself_goes_through_its_own_envoy(tmp_path: Path) -> No
         assert ("ISTIO_OUTPUT", 2, "ISTIO_IN_REDIRECT") in own
         assert ("ISTIO_OUTPUT", 1, "RETURN") in own
         assert passage.forwarded_certificate["URI"] == "spiffe://cluster.local/ns/demo/sa/shop"
+
+
+def test_without_the_first_rule_a_request_goes_round_in_circles(tmp_path: Path) -> None:
+    """Why 127.0.0.6: what Envoy sends to its own pod comes back by rule 2, unless rule 1 knows its source."""
+    envoy_binary()
+    with Stage(tmp_path / "stage") as stage:
+        client = stage.pod(Spec("client", labels={"app": "client"}))
+        shop = stage.pod(Spec("shop", labels={"app": "shop"}, application=80))
+        stage.start()
+        assert client.curl(f"http://{shop.address}/hostname").body == "shop-0\n"
+        assert isinstance(shop.place, Namespace)
+        shop.place.run("iptables", "-t", "nat", "-D", "ISTIO_OUTPUT", "1")
+        shop.place.run("iptables", "-t", "nat", "-Z")
+        # Not the connection to the application that is open already: Envoy keeps one for each way in.
+        answer = client.curl(f"http://{shop.address}:81/hostname", "-m", "1")
+        assert answer.status == 0
+        circles = [rule for chain in shop.counters() if chain.name == "ISTIO_OUTPUT" for rule in chain.rules]
+        assert circles[0].leads_to == "ISTIO_IN_REDIRECT"
+        assert circles[0].counted is not None
+        assert circles[0].counted.packets > 50

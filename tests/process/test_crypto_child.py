@@ -16,7 +16,7 @@ from tests.process.test_pid1 import UNSHARE, needs_root, zombies
 from tests.support.agents import AgentProcess
 from tests.support.eventually import eventually
 from tests.support.fake_istiod import FakeIstiod
-from tests.support.identities import described, failures, gate, prepare, serial
+from tests.support.identities import described, failures, gate, prepare
 from tests.support.proc_tree import proc_tree
 
 MakeAgent = Callable[..., AgentProcess]
@@ -61,17 +61,6 @@ def test_the_agent_with_a_local_ca_never_loads_cryptography(agent: MakeAgent, tm
     assert running.stop() == 0
 
 
-def test_it_ends_when_it_is_not_needed_and_comes_back(agent: MakeAgent, istiod: FakeIstiod) -> None:
-    running = prepare(agent(), istiod, SECRET_TTL="20s", SECRET_GRACE_PERIOD_RATIO_JITTER="0").start()
-    first = until_certified(running)
-    assert children(running)
-    eventually(lambda: not children(running), within=15)
-    assert serial(running) == first
-    until_renewed(running, first)
-    assert children(running)
-    assert running.stop() == 0
-
-
 def test_killed_over_and_over_it_costs_no_certificate(agent: MakeAgent, istiod: FakeIstiod) -> None:
     running = prepare(agent(), istiod, **ALWAYS).start()
     latest = until_certified(running)
@@ -109,13 +98,14 @@ def test_an_agent_that_is_killed_leaves_none_behind(agent: MakeAgent, istiod: Fa
 
 
 @needs_root
-def test_under_pid_1_its_ends_are_no_orphans(agent: MakeAgent, istiod: FakeIstiod) -> None:
-    running = prepare(agent(), istiod, SECRET_TTL="20s", SECRET_GRACE_PERIOD_RATIO_JITTER="0").start(*UNSHARE)
+def test_it_comes_and_goes_and_its_ends_are_no_orphans(agent: MakeAgent, istiod: FakeIstiod) -> None:
+    running = prepare(agent(), istiod, SECRET_TTL="14s", SECRET_GRACE_PERIOD_RATIO_JITTER="0").start(*UNSHARE)
     first = until_certified(running)
     (child,) = children(running)
     os.kill(child, signal.SIGKILL)
     eventually(lambda: not zombies(running))
     until_renewed(running, first)
+    assert children(running)
     eventually(lambda: not children(running), within=15)
     eventually(lambda: not zombies(running))
     assert running.metric("istio_agent_reaped_orphans_total") == 0

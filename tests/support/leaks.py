@@ -7,6 +7,7 @@ that the child of an agent that died comes to us, instead of to init where nobod
 import ctypes
 import gc
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -39,9 +40,12 @@ def watch_this_process() -> None:
     """Once per session: become a subreaper, note the pid of each child, note tasks that outlive their loop."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    # Root gets a /dev/shm of its own: what is in it was left by our own agents, not by others of this machine.
+    # Root gets a /dev/shm and names of network namespaces of its own: what is there was left by our own tests, not by
+    # others of this machine.
     if libc.unshare(_CLONE_NEWNS) == 0 and libc.mount(None, b"/", None, _MS_REC | _MS_PRIVATE, None) == 0:
-        libc.mount(b"tmpfs", bytes(SHARED_MEMORY), b"tmpfs", 0, b"mode=1777")
+        NAMESPACES.mkdir(exist_ok=True)
+        for private in (SHARED_MEMORY, NAMESPACES):
+            libc.mount(b"tmpfs", bytes(private), b"tmpfs", 0, b"mode=1777")
     _note_children()
     _note_tasks()
 
@@ -161,7 +165,17 @@ def _descriptors() -> dict[int, str]:
 
 
 def _namespaces() -> frozenset[str]:
-    return frozenset(os.listdir(NAMESPACES)) if NAMESPACES.is_dir() else frozenset()
+    names = os.listdir(NAMESPACES) if NAMESPACES.is_dir() else []
+    return frozenset(name for name in names if not _is_of_others(name))
+
+
+def _is_of_others(name: str) -> bool:
+    """Whether its owner, whose pid stands in the names of tests and demos, runs and is none of ours."""
+    owner = re.match(r"(?:demo|pa)-(\d+)", name)
+    if owner is None or not Path("/proc", owner[1]).exists():
+        return False
+    ours = {os.getpid(), *(process.pid for process in proc_tree(os.getpid()))}
+    return int(owner[1]) not in ours
 
 
 def _shared_memory() -> frozenset[str]:

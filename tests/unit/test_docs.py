@@ -1,14 +1,17 @@
 """The documentation names what the code has, from flags to metrics, and draws its states; its links lead somewhere."""
 
 import re
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 
 import pytest
 
 from pilot_agent import errors
 from pilot_agent.bootstrap.context import build_context
 from pilot_agent.commands.table import COMMANDS
-from pilot_agent.mesh import service_entry, workload_entry
+from pilot_agent.mesh import reading
+from pilot_agent.mesh.reading import kinds, service_entry
 from pilot_agent.node.metadata import Node
 from pilot_agent.settings.model import ProxyFlags
 from pilot_agent.settings.sources import load
@@ -64,11 +67,15 @@ def test_every_handled_signal_is_in_the_lifecycle_page() -> None:
         assert any(number.name in row.replace(",", "").split() for row in rows), number.name
 
 
-def test_every_field_of_a_service_entry_is_in_the_local_mode_page() -> None:
+def test_every_kind_and_field_of_local_mode_is_in_its_page() -> None:
     text = page("local-mode.md")
-    fields = (service_entry._SPEC_KEYS, service_entry._PORT_KEYS, workload_entry._KEYS)
-    for name in (*(name for group in fields for name in group), *service_entry.PROTOCOLS, *service_entry._RESOLUTIONS):
-        assert f"`{name}`" in text, name
+    names = [*kinds.KINDS, *service_entry.PROTOCOLS]
+    for module in iter_modules(reading.__path__):
+        found = vars(import_module(f"pilot_agent.mesh.reading.{module.name}"))
+        names += [key for name, keys in found.items() if name.endswith("_KEYS") for key in keys]
+    assert len(names) > 100
+    for name in names:
+        assert re.search(rf"`[^`\n]*\b{re.escape(name)}\b[^`\n]*`", text), name
 
 
 def test_every_template_variable_is_in_the_bootstrap_page() -> None:

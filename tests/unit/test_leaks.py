@@ -89,3 +89,16 @@ def test_a_task_that_outlives_its_loop_is_named() -> None:
     leaks.leaked_tasks.clear()
     assert len(found) == 1
     assert "forgotten" in found[0]
+
+
+def test_a_namespace_is_named_unless_somebody_else_who_runs_owns_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leaks, "NAMESPACES", tmp_path)
+    before = Snapshot.take()
+    gone = 4_194_305  # above the highest pid there can be
+    for name in ("plain", f"pa-{os.getpid()}-a-0", f"demo-{gone}-sleep", f"demo-{os.getppid()}-sleep"):
+        (tmp_path / name).touch()
+    assert sorted(before.leaks()) == sorted(
+        f"network namespace {name}" for name in ("plain", f"pa-{os.getpid()}-a-0", f"demo-{gone}-sleep")
+    )

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from pilot_agent.mesh import documents
 from pilot_agent.mesh.documents import MeshReader, read_directory
-from pilot_agent.mesh.kinds import KINDS, FileReader
 from pilot_agent.mesh.model import Document, Options, ServiceEntry
+from pilot_agent.mesh.reading.kinds import KINDS, FileReader
 from pilot_agent.mesh.view import see
 from tests.unit.mesh.declared import service_entry
 

@@ -1,0 +1,1 @@
+"""Istio's documents from text: one module per kind, and what they share. Only `kinds` is called from outside."""
