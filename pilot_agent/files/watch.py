@@ -95,9 +95,10 @@ class Watcher:
 
         while True:
             chains = self._chains()
+            directories = {directory for chain in chains.values() for directory in chain.directories}
             stop = self._stop = asyncio.Event()
             changes = watchfiles.awatch(
-                *sorted({str(directory) for chain in chains.values() for directory in chain.directories}),
+                *sorted(map(str, directories)),
                 watch_filter=None,
                 debounce=10 * STEP_MS,
                 step=STEP_MS,
@@ -112,7 +113,8 @@ class Watcher:
                 async for batch in changes:
                     paths = [Path(path) for _, path in batch]
                     self._tell(self._touched(chains, paths) if paths else self._subscriptions)
-                    if self._chains() != chains:
+                    # A directory that went may have been followed by another of its name: the watch is on the old one.
+                    if not directories.isdisjoint(paths) or self._chains() != chains:
                         break
             except FileNotFoundError:
                 # Swapped away between the look and the watch; what is there now is looked at anew.

@@ -253,6 +253,39 @@ def test_a_directory_is_removed_and_comes_back(root: Path, watched: Watched) -> 
     watched.run(work)
 
 
+def exchanged_by_renames(mesh: Path) -> None:
+    (mesh.parent / "next").mkdir()
+    mesh.rename(mesh.parent / "aside")
+    (mesh.parent / "next").rename(mesh)
+
+
+def exchanged_by_removal(mesh: Path) -> None:
+    mesh.rmdir()
+    mesh.mkdir()  # which may well have the number of the one before
+
+
+def exchanged_with_its_parent(mesh: Path) -> None:
+    mesh.parent.rename(mesh.parent.with_name("aside"))
+    mesh.mkdir(parents=True)
+
+
+@pytest.mark.parametrize("exchange", [exchanged_by_renames, exchanged_by_removal, exchanged_with_its_parent])
+def test_a_directory_exchanged_for_another_of_its_name(
+    root: Path, watched: Watched, exchange: Callable[[Path], None]
+) -> None:
+    """At once, so that whoever looks afterwards finds everything where it was."""
+    mesh = root / "deep" / "mesh"
+    mesh.mkdir(parents=True)
+    watched.watch("mesh", mesh)
+
+    async def work() -> None:
+        await watched.until_told("mesh", lambda: exchange(mesh))
+        await eventually_async(lambda: len(watched.watches) > 1 and watched._is_settled())
+        await watched.until_told("mesh", (mesh / "one.yaml").touch)
+
+    watched.run(work)
+
+
 def test_a_path_that_does_not_exist_yet_is_followed_as_it_grows(root: Path, watched: Watched) -> None:
     path = root / "a" / "b" / "file"
     watched.watch("file", path)
