@@ -16,6 +16,7 @@ from pilot_agent.node.addresses import Family
 from pilot_agent.settings.paths import SDS_DIRECTORY, XDS_DIRECTORY
 from pilot_agent.supervise.desired import Desired
 from pilot_agent.supervise.opening import OpenedIdentity
+from pilot_agent.supervise.settling import Settling
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,7 +40,8 @@ def load_local_mesh(
 
     has_identity = identity is not None and identity.files is not None
     options = mesh_options(desired, str(workspace.root.absolute() / SDS_DIRECTORY) if has_identity else "")
-    publisher = Publisher(workspace.root / XDS_DIRECTORY, Renderer, options)
+    settling = Settling(desired.family.localhost, settings.proxy_config.admin_port)
+    publisher = Publisher(workspace.root / XDS_DIRECTORY, Renderer, options, settling)
     mesh = LocalMesh(Path(settings.flags.config_dir), publisher, log.scope())
     try:
         mesh.load()

@@ -10,9 +10,10 @@ from tests.support.applications import Application, application
 from tests.support.envoy_binary import envoy_binary
 from tests.support.envoy_views import clusters, listeners
 from tests.support.eventually import eventually
+from tests.support.load import load
 from tests.support.mounts import Mount
 from tests.support.ports import free_ports
-from tests.unit.mesh.declared import service_entry
+from tests.unit.mesh.declared import changing_application, service_entry
 
 MakeAgent = Callable[..., AgentProcess]
 
@@ -113,5 +114,22 @@ def test_a_config_map_is_noticed_at_every_rotation(agent: MakeAgent, apps: tuple
     mount.publish(app__yaml=entries[0], other__yaml=other)
     eventually(lambda: served(running, port, "app.example.com") == "one")
     assert served(running, other_port, "other.example.com") == "one"
+    assert running.envoys() == [envoy]
+    assert running.stop() == 0
+
+
+def test_no_request_fails_while_the_mesh_changes(agent: MakeAgent, apps: tuple[Application, Application]) -> None:
+    running, (port,) = agent(binary=envoy_binary()), free_ports(1)
+    envoy, targets = start(running), [app.port for app in apps]
+    publish(running, "app.yaml", changing_application(0, port, targets))
+    eventually(lambda: served(running, port, "app.example.com") in ("one", "two"))
+    with load(port, "app.example.com", None) as requests:
+        for round_ in range(1, 13):
+            before = len(running.lines("Local mesh published"))
+            publish(running, "app.yaml", changing_application(round_, port, targets))
+            eventually(lambda before=before: len(running.lines("Local mesh published")) > before)  # type: ignore[misc]
+            requests.go_on(3)
+        assert requests.is_on
+    assert requests.failures == []
     assert running.envoys() == [envoy]
     assert running.stop() == 0

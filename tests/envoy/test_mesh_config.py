@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from pilot_agent.mesh.model import Options
 from tests.support.applications import application
 from tests.support.eventually import eventually
 from tests.support.mesh_proxy import Proxy, get, mesh_proxy, said, saying
 from tests.support.ports import free_ports
-from tests.unit.mesh.declared import service_entry
+from tests.unit.mesh.declared import changing_application, service_entry
 
 
 @pytest.fixture
@@ -134,40 +133,28 @@ def test_a_broken_file_leaves_the_last_good_one_serving(
 
 @pytest.mark.parametrize("endpoint_files", [32, 0], ids=["in files", "inline"])
 def test_no_request_fails_while_everything_changes(
-    start: Callable[[str], Proxy], backend: Callable[[str], int], endpoint_files: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, backend: Callable[[str], int], endpoint_files: int
 ) -> None:
-    monkeypatch.setattr(Options, "__new__", _with_endpoint_files(endpoint_files))
-    proxy, (port, other) = start("NONE"), free_ports(2)
     targets = [backend("one"), backend("two")]
-    proxy.mesh.write("app.yaml", service_entry("app", port=port, target=targets[0]))
-    proxy.reload()
-    eventually(lambda: get(port, host="app.example.com") == "one")
-    with requests(port, "app.example.com") as answers:
-        for round_ in range(20):
-            resolution = "DNS" if round_ % 5 == 4 else "STATIC"
-            endpoint = "localhost" if resolution == "DNS" else "127.0.0.1"
-            text = service_entry("app", port=port, target=targets[round_ % 2], resolution=resolution, endpoint=endpoint)
-            proxy.mesh.write("app.yaml", text)
-            # Neighbours come and go: on the same listener and route configuration, and on their own.
-            for name, where in (("same", port), ("own", other)):
-                if round_ % 2:
-                    (proxy.mesh.documents / f"{name}.yaml").unlink()
-                else:
-                    proxy.mesh.write(f"{name}.yaml", service_entry(name, port=where, target=targets[0]))
-            proxy.reload()
-            seen = len(answers)
-            eventually(lambda seen=seen: len(answers) >= seen + 3)  # type: ignore[misc]
-    assert set(answers) == {"one", "two"}
-    assert proxy.complaints() == {}
-
-
-def _with_endpoint_files(count: int) -> Callable[..., Options]:
-    make = Options.__new__
-
-    def new(cls: type[Options], *args: object, **kwargs: object) -> Options:
-        return make(cls, *args, **{"endpoint_files": count, **kwargs})  # type: ignore[arg-type]
-
-    return new
+    port, other = free_ports(2)
+    with mesh_proxy(tmp_path, interception_mode="NONE", endpoint_files=endpoint_files) as proxy:
+        proxy.mesh.write("app.yaml", changing_application(0, port, targets))
+        proxy.reload()
+        eventually(lambda: get(port, host="app.example.com") in ("one", "two"))
+        with requests(port, "app.example.com") as answers:
+            for round_ in range(1, 21):
+                proxy.mesh.write("app.yaml", changing_application(round_, port, targets))
+                # Neighbours come and go: on the same listener and route configuration, and on their own.
+                for name, where in (("same", port), ("own", other)):
+                    if round_ % 2:
+                        proxy.mesh.write(f"{name}.yaml", service_entry(name, port=where, target=targets[0]))
+                    else:
+                        (proxy.mesh.documents / f"{name}.yaml").unlink()
+                proxy.reload()
+                seen = len(answers)
+                eventually(lambda seen=seen: len(answers) >= seen + 3)  # type: ignore[misc]
+        assert set(answers) == {"one", "two"}
+        assert proxy.complaints() == {}
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pilot_agent.mesh.model import Options
+from pilot_agent.supervise.settling import Settling
 from tests.support.envoy_binary import envoy_binary
 from tests.support.eventually import eventually
 from tests.support.ports import free_ports
@@ -25,7 +26,7 @@ class Proxy:
     """A local mesh and the Envoy that reads it."""
 
     def __init__(self, directory: Path, options: Options, admin_port: int, text: str = "") -> None:
-        self.mesh = Mesh(directory, options)
+        self.mesh = Mesh(directory, options, Settling("127.0.0.1", admin_port))
         if text:
             self.mesh.write("first.yaml", text)
         self.mesh.local.load()
@@ -44,7 +45,7 @@ class Proxy:
             },
         }
         self._bootstrap.write_text(json.dumps(bootstrap))
-        options = "--disable-hot-restart --concurrency 1 -l warning --drain-time-s 1"
+        options = "--disable-hot-restart --concurrency 1 -l warning --drain-time-s 1 --file-flush-interval-msec 50"
         return [str(envoy_binary()), "-c", str(self._bootstrap), *options.split()]
 
     def admin(self, path: str) -> str:
@@ -60,7 +61,8 @@ class Proxy:
         return {name: value for name, value in found.items() if value}
 
     def listeners(self) -> set[str]:
-        return {line.partition("::")[0] for line in self.admin("/listeners").splitlines()}
+        statuses = json.loads(self.admin("/listeners?format=json")).get("listener_statuses", [])
+        return {status["name"] for status in statuses}
 
     def versions(self) -> tuple[str, str]:
         found = dict(line.split(": ", 1) for line in self.admin("/stats?type=TextReadouts").splitlines())
@@ -93,6 +95,7 @@ def get(port: int, path: str = "/", host: str = "") -> str:
 
 
 def said(port: int) -> str:
+    """What is said to whoever connects there, until the other side closes."""
     with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
         return connection.makefile().read()
 

@@ -137,9 +137,9 @@ def write_bootstrap(path: Path, document: dict[str, Any]) -> None:
 class TlsConnection:
     """An open connection to a server, with what its certificate says; `request` may be called again and again."""
 
-    def __init__(self, port: int, client: Pair, root: str) -> None:
+    def __init__(self, port: int, client: Pair, root: str, address: str = "127.0.0.1") -> None:
         context = client_context(client, root)
-        raw = socket.create_connection(("127.0.0.1", port), timeout=5)
+        raw = socket.create_connection((address, port), timeout=5)
         try:
             self._socket = context.wrap_socket(raw)
         except BaseException:
@@ -168,8 +168,8 @@ class TlsConnection:
 
 
 @contextmanager
-def tls_connection(port: int, client: Pair, root: str) -> Iterator[TlsConnection]:
-    connection = TlsConnection(port, client, root)
+def tls_connection(port: int, client: Pair, root: str, address: str = "127.0.0.1") -> Iterator[TlsConnection]:
+    connection = TlsConnection(port, client, root, address)
     try:
         yield connection
     finally:

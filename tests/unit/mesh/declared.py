@@ -1,5 +1,6 @@
 """Documents for the tests of the local mesh, as text and in a directory, and what a proxy makes of them."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,33 @@ def document(kind: str, spec: str, name: str = "it", namespace: str = "default")
     group = "security" if kind == "PeerAuthentication" else "networking"
     metadata = f"{{name: {name}, namespace: {namespace}}}"
     return f"apiVersion: {group}.istio.io/v1\nkind: {kind}\nmetadata: {metadata}\nspec: {spec}\n"
+
+
+def changing_application(round_: int, port: int, targets: list[int]) -> str:
+    """app.example.com as it is in this round: its endpoints, how they are found, its subsets and their weights."""
+    resolution = "DNS" if round_ % 5 == 4 else "STATIC"
+    address = "localhost" if resolution == "DNS" else "127.0.0.1"
+    endpoints = [
+        f"{{address: {address}, ports: {{http: {target}}}, labels: {{version: v{number}}}}}"
+        for number, target in enumerate((targets, targets[::-1], targets[:1])[round_ % 3])
+    ]
+    ports = f"[{{number: {port}, name: http, protocol: HTTP}}]"
+    spec = (
+        f"{{hosts: [app.example.com], ports: {ports}, resolution: {resolution}, endpoints: [{', '.join(endpoints)}]}}"
+    )
+    texts = [document("ServiceEntry", spec)]
+    if round_ % 4:
+        names = [f"v{number}" for number in range(len(endpoints))]
+        subsets = [f"{{name: {name}-{round_ % 2}, labels: {{version: {name}}}}}" for name in names]
+        routes = [
+            f"{{destination: {{host: app.example.com, subset: {name}-{round_ % 2}}}, weight: {20 + round_}}}"
+            for name in names
+        ]
+        texts += [
+            document("DestinationRule", f"{{host: app.example.com, subsets: [{', '.join(subsets)}]}}"),
+            document("VirtualService", f"{{hosts: [app.example.com], http: [{{route: [{', '.join(routes)}]}}]}}"),
+        ]
+    return "---\n".join(texts)
 
 
 def kubernetes_service(
@@ -102,21 +130,25 @@ class Seen:
         return [f"{endpoint['address']}:{endpoint['port']}" for endpoint in self.endpoints(cluster)]
 
 
-def publisher(directory: Path, options: Options | None = None) -> Publisher:
+def publisher(
+    directory: Path, options: Options | None = None, settle: Callable[[str, str], None] | None = None
+) -> Publisher:
     from pilot_agent.bootstrap.render import Renderer
 
-    return Publisher(directory / "xds", Renderer, options or Options())
+    return Publisher(directory / "xds", Renderer, options or Options(), settle)
 
 
 class Mesh:
     """A local mesh on a directory of its own, with the log it wrote."""
 
-    def __init__(self, directory: Path, options: Options | None = None) -> None:
+    def __init__(
+        self, directory: Path, options: Options | None = None, settle: Callable[[str, str], None] | None = None
+    ) -> None:
         self.documents = directory / "documents"
         self.documents.mkdir()
         self.output = directory / "xds"
         self.log = RecordedLog()
-        self.local = LocalMesh(self.documents, publisher(directory, options), self.log.scope)
+        self.local = LocalMesh(self.documents, publisher(directory, options, settle), self.log.scope)
 
     def write(self, name: str, text: str) -> None:
         (self.documents / name).write_text(text)
