@@ -380,10 +380,11 @@ def test_a_full_pool_overflows(stage: Stage) -> None:
     threads = [
         threading.Thread(target=lambda: answers.append(stage.ask("overflow.test", "/held").status)) for _ in range(2)
     ]
-    for thread in threads:
-        thread.start()
+    threads[0].start()
+    eventually(lambda: stage.one.waiting == 1)  # until there is a connection, the first is pending too
+    threads[1].start()
     pending = r"overflow\.test;?\.upstream_rq_pending_active$"
-    eventually(lambda: stage.one.waiting == 1 and sum(stage.proxy.stats(pending).values()) == 1)
+    eventually(lambda: sum(stage.proxy.stats(pending).values()) == 1)
     overflowed = stage.ask("overflow.test")
     assert (overflowed.status, overflowed.headers.get("x-envoy-overloaded")) == (503, "true")
     stage.one.released.set()
