@@ -1,13 +1,7 @@
 """The local mesh against a real Envoy: it takes what we publish, at once, and no request is lost over it."""
 
-import json
 import re
-import socket
-import socketserver
-import subprocess
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -16,15 +10,10 @@ import pytest
 
 from pilot_agent.mesh.model import Options
 from tests.support.applications import application
-from tests.support.envoy_binary import envoy_binary
 from tests.support.eventually import eventually
+from tests.support.mesh_proxy import Proxy, get, mesh_proxy, said, saying
 from tests.support.ports import free_ports
-from tests.unit.mesh.declared import Mesh, service_entry
-
-
-class Saying(socketserver.BaseRequestHandler):
-    def handle(self) -> None:
-        self.request.sendall(str(self.server.name).encode())  # type: ignore[attr-defined]
+from tests.unit.mesh.declared import service_entry
 
 
 @pytest.fixture
@@ -41,108 +30,12 @@ def tcp_backend() -> Iterator[Callable[[str], int]]:
         yield lambda name: stack.enter_context(saying(name))
 
 
-@contextmanager
-def saying(name: str) -> Iterator[int]:
-    server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Saying)
-    server.name = name  # type: ignore[attr-defined]
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    try:
-        yield int(server.server_address[1])
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
-class Proxy:
-    """A local mesh and the Envoy that reads it."""
-
-    def __init__(self, directory: Path, options: Options, admin_port: int) -> None:
-        self.mesh = Mesh(directory, options)
-        self.mesh.local.load()
-        self.options = options
-        self.admin_port = admin_port
-        self._bootstrap = directory / "bootstrap.json"
-
-    def argv(self) -> list[str]:
-        local = self.mesh.local
-        bootstrap = {
-            "node": {"id": "test", "cluster": "test"},
-            "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": self.admin_port}}},
-            "dynamic_resources": {
-                "lds_config": _watched(local.lds_path),
-                "cds_config": _watched(local.cds_path),
-            },
-        }
-        self._bootstrap.write_text(json.dumps(bootstrap))
-        options = "--disable-hot-restart --concurrency 1 -l warning --drain-time-s 1"
-        return [str(envoy_binary()), "-c", str(self._bootstrap), *options.split()]
-
-    def admin(self, path: str) -> str:
-        return get(self.admin_port, path)
-
-    def stats(self, pattern: str) -> dict[str, int]:
-        lines = (line.rpartition(": ") for line in self.admin("/stats").splitlines())
-        return {name: int(value) for name, _, value in lines if re.search(pattern, name) and value.isdigit()}
-
-    def complaints(self) -> dict[str, int]:
-        """Updates Envoy refused or could not read, of any resource: should be none."""
-        found = self.stats(r"update_(rejected|failure)$|deprecated_feature_use$")
-        return {name: value for name, value in found.items() if value}
-
-    def listeners(self) -> set[str]:
-        return {line.partition("::")[0] for line in self.admin("/listeners").splitlines()}
-
-    def versions(self) -> tuple[str, str]:
-        found = dict(line.split(": ", 1) for line in self.admin("/stats?type=TextReadouts").splitlines())
-        return (
-            found["listener_manager.lds.version_text"].strip('"'),
-            found["cluster_manager.cds.version_text"].strip('"'),
-        )
-
-    def reload(self) -> None:
-        """Reload, and wait until Envoy has it."""
-        self.mesh.local.reload()
-        published = self.mesh.local.published
-        assert published is not None and not self.mesh.local.errors
-        eventually(lambda: self.versions() == (published.lds, published.cds))
-
-
-def _watched(path: Path) -> dict[str, object]:
-    source = {"path": str(path), "watched_directory": {"path": str(path.parent)}}
-    return {"path_config_source": source, "resource_api_version": "V3"}
-
-
-def get(port: int, path: str = "/", host: str = "") -> str:
-    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers={"host": host} if host else {})
-    try:
-        with urllib.request.urlopen(request, timeout=5) as answer:
-            return str(answer.read().decode())
-    except urllib.error.HTTPError as error:
-        with error:
-            return f"{error.code}"
-
-
-def said(port: int) -> str:
-    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
-        return connection.makefile().read()
-
-
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[[str], Proxy]]:
     with ExitStack() as stack:
 
         def start(mode: str = "NONE") -> Proxy:
-            outbound, inbound, admin = free_ports(3)
-            options = Options(interception_mode=mode, outbound_port=outbound, inbound_port=inbound)  # type: ignore[arg-type]
-            proxy = Proxy(tmp_path, options, admin)
-            log = stack.enter_context((tmp_path / "envoy.log").open("wb"))
-            envoy = subprocess.Popen(proxy.argv(), stdout=log, stderr=log)
-            stack.callback(envoy.wait, 10)
-            stack.callback(envoy.kill)
-            eventually(lambda: proxy.admin("/ready").strip() == "LIVE", within=15)
-            return proxy
+            return stack.enter_context(mesh_proxy(tmp_path, interception_mode=mode))
 
         yield start
 
