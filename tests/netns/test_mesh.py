@@ -17,6 +17,7 @@ from pilot_agent.demo.access_log import AccessLogLine
 from pilot_agent.demo.network import missing_for_namespaces
 from pilot_agent.demo.pod import PROXY_USER, Pod
 from pilot_agent.demo.process import variables
+from tests.support import demo_dumps
 from tests.support.envoy_binary import envoy_binary
 from tests.support.eventually import eventually
 from tests.support.mesh_stage import (
@@ -37,6 +38,7 @@ from tests.support.mesh_stage import (
 )
 from tests.support.speaker import METHOD_MANY, METHOD_ONE
 from tests.support.speech import Reply, ask_h2c, ask_http, ask_tcp, ask_tls
+from tests.unit.bootstrap.test_golden import UPDATE
 
 pytestmark = pytest.mark.skipif(missing_for_namespaces() is not None, reason=str(missing_for_namespaces()))
 
@@ -254,6 +256,17 @@ def test_a_port_of_the_pod_that_no_service_has(stage: MeshStage) -> None:
     assert seen.moved(httpbin, 1)
     assert seen.line(sleep, "PassthroughCluster").upstream_host == f"{httpbin.address}:{STRAY}"
     assert seen.line(httpbin, "InboundPassthroughClusterIpv4").upstream_host == f"{httpbin.address}:{STRAY}"
+
+
+@pytest.mark.parametrize("name", demo_dumps.PODS)
+def test_the_views_show_what_was_recorded_of_such_a_stage(stage: MeshStage, name: str) -> None:
+    """So that the record, whose tables a unit test compares to the letter, is of today's mesh."""
+    pod = stage.pods[name]
+    if UPDATE:
+        demo_dumps.update(pod)
+    found = demo_dumps.answers(pod)
+    shown = demo_dumps.tables(found["config_dump.json"], found["clusters.json"])
+    assert demo_dumps.rows(shown["all.txt"]) == demo_dumps.rows(demo_dumps.recorded(name, "all.txt"))
 
 
 def test_who_runs_and_what_the_rules_are(stage: MeshStage) -> None:

@@ -220,13 +220,15 @@ class Observation:
 
     def lines(self, pod: Pod, cluster: str, count: int) -> list[AccessLogLine]:
         def found() -> list[AccessLogLine]:
-            # By their time: a line of before may be written yet.
-            new = [each for each in pod.access_log() if each.text[1:] >= self._began]
-            lines = [each for each in new if each.upstream_cluster == cluster]
-            assert len(lines) == count, [each.text for each in new]
+            lines = [each for each in self.new(pod) if each.upstream_cluster == cluster]
+            assert len(lines) == count, [each.text for each in self.new(pod)]
             return lines
 
         return eventually(found)
+
+    def new(self, pod: Pod) -> list[AccessLogLine]:
+        """All lines there are of what began since; by their time, for a line of before may be written yet."""
+        return [each for each in pod.access_log() if each.text[1:] >= self._began]
 
 
 def within(pod: Pod | Outside, function: Callable[..., Result], *arguments: Any) -> Result:

@@ -7,6 +7,7 @@ import pytest
 from pilot_agent.inspect import config_dump, documents, views
 from pilot_agent.inspect.ordering import ordered
 from pilot_agent.inspect.views import Wanted
+from tests.support import demo_dumps
 from tests.support.dumps import RECORDED_AT, recorded
 
 
@@ -48,6 +49,13 @@ def test_a_dump_in_protobufs_own_spelling_gives_the_same() -> None:
     dump = config_dump.parse(recorded("config_dump.json").encode(), "it")
     respelled = config_dump.Dump(documents.renamed(dump.content), "it")
     assert "".join(views.of_everything(respelled, Wanted(), RECORDED_AT)) == recorded("all.txt")
+
+
+@pytest.mark.parametrize("pod", demo_dumps.PODS)
+def test_what_was_recorded_of_the_local_mesh(pod: str) -> None:
+    """Tables written by us, and read: names, kinds and destinations are what the stage's documents say."""
+    found = demo_dumps.tables(*(demo_dumps.recorded(pod, name) for name in ("config_dump.json", "clusters.json")))
+    assert found == {name: demo_dumps.recorded(pod, name) for name in found}
 
 
 @pytest.mark.parametrize(
