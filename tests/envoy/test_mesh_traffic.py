@@ -380,10 +380,10 @@ def test_a_full_pool_overflows(stage: Stage) -> None:
     threads = [
         threading.Thread(target=lambda: answers.append(stage.ask("overflow.test", "/held").status)) for _ in range(2)
     ]
-    threads[0].start()  # while it has no connection yet, it is pending itself
-    eventually(lambda: stage.one.waiting == 1)
+    threads[0].start()
+    eventually(lambda: stage.one.waiting == 1)  # until there is a connection, the first is pending too
     threads[1].start()
-    pending = r"overflow\.test;\.upstream_rq_pending_active$"
+    pending = r"overflow\.test;?\.upstream_rq_pending_active$"
     eventually(lambda: sum(stage.proxy.stats(pending).values()) == 1)
     overflowed = stage.ask("overflow.test")
     assert (overflowed.status, overflowed.headers.get("x-envoy-overloaded")) == (503, "true")
