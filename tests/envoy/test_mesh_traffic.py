@@ -26,14 +26,12 @@ _names = count()
 
 
 class Stage(NamedTuple):
-    """A proxy and what is behind it. HTTP is on `port`; `other` and `tls` are for TCP."""
+    """A proxy and what is behind it. HTTP is on `port`."""
 
     proxy: Proxy
     one: Echo
     two: Echo
     port: int
-    other: int
-    tls: int
 
     def serve(self, *texts: str) -> str:
         """Write the documents, and wait until Envoy has them; the file."""
@@ -71,7 +69,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     with ExitStack() as stack:
         proxy = stack.enter_context(mesh_proxy(tmp_path_factory.mktemp("mesh"), interception_mode="NONE"))
         one, two = (stack.enter_context(echoing(name)) for name in ("one", "two"))
-        stage = Stage(proxy, one, two, *free_ports(3))
+        stage = Stage(proxy, one, two, *free_ports(1))
         stage.serve(stage.service("ready.test"))
         eventually(lambda: stage.ask("ready.test").name == "one", within=15)
         yield stage
@@ -366,6 +364,8 @@ def test_an_outlier_is_ejected(stage: Stage) -> None:
     eventually(lambda: {stage.ask("outlier.test").name for _ in range(4)} == {"one", "two"})
     stage.one.failing = 1
     eventually(lambda: stage.ask("outlier.test").status == 503)
+    ejected = r"outlier\.test;\.outlier_detection\.ejections_active$"
+    eventually(lambda: sum(stage.proxy.stats(ejected).values()) == 1)
     assert {stage.ask("outlier.test").name for _ in range(8)} == {"two"}
 
 
@@ -396,15 +396,15 @@ def test_a_full_pool_overflows(stage: Stage) -> None:
 
 def test_tcp_is_shared_by_weight(stage: Stage) -> None:
     with saying("one") as one, saying("two") as two:
-        (other,) = free_ports(1)
+        port, other = free_ports(2)
         both = "{destination: {host: one.tcp.test}, weight: 50}, {destination: {host: two.tcp.test}, weight: 50}"
         name = stage.serve(
-            service_entry("tcp-one", host="one.tcp.test", port=stage.other, protocol="TCP", target=one),
+            service_entry("tcp-one", host="one.tcp.test", port=port, protocol="TCP", target=one),
             service_entry("tcp-two", host="two.tcp.test", port=other, protocol="TCP", target=two),
             document("VirtualService", f"{{hosts: [one.tcp.test], tcp: [{{route: [{both}]}}]}}", "tcp"),
         )
-        eventually(lambda: said(stage.other))
-        assert {said(stage.other) for _ in range(40)} == {"one", "two"}
+        eventually(lambda: said(port))
+        assert {said(port) for _ in range(40)} == {"one", "two"}
         stage.take_back(name)
 
 
@@ -427,19 +427,20 @@ def test_tls_passes_through_by_server_name(stage: Stage, tmp_path: Path) -> None
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(tmp_path / name)
             ports.append(stack.enter_context(saying(name, context)))
+        (port,) = free_ports(1)
         texts = [
-            service_entry(f"tls-{port}", host=f"'{host}'", port=stage.tls, protocol="TLS", target=port)
-            for host, port in zip(("a.tls.test", "b.tls.test", "*.wild.test"), ports, strict=True)
+            service_entry(f"tls-{target}", host=f"'{host}'", port=port, protocol="TLS", target=target)
+            for host, target in zip(("a.tls.test", "b.tls.test", "*.wild.test"), ports, strict=True)
         ]
         routes = "[{match: [{sniHosts: [moved.wild.test]}], route: [{destination: {host: b.tls.test}}]}]"
         rule = document("VirtualService", f"{{hosts: ['*.wild.test'], tls: {routes}}}", "tls")
         served = stage.serve(*texts, rule)
-        assert eventually(lambda: spoken(stage.tls, "a.tls.test", authority.pem)) == "a.tls.test"
-        assert spoken(stage.tls, "b.tls.test", authority.pem) == "b.tls.test"
-        assert spoken(stage.tls, "x.wild.test", authority.pem) == "x.wild.test"
-        assert spoken(stage.tls, "moved.wild.test", authority.pem) == "b.tls.test"
+        assert eventually(lambda: spoken(port, "a.tls.test", authority.pem)) == "a.tls.test"
+        assert spoken(port, "b.tls.test", authority.pem) == "b.tls.test"
+        assert spoken(port, "x.wild.test", authority.pem) == "x.wild.test"
+        assert spoken(port, "moved.wild.test", authority.pem) == "b.tls.test"
         with pytest.raises((ssl.SSLError, OSError)):
-            spoken(stage.tls, "nobody.test", authority.pem)
+            spoken(port, "nobody.test", authority.pem)
         stage.take_back(served)
 
 
