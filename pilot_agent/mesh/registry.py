@@ -20,7 +20,6 @@ from pilot_agent.mesh.model import (
 )
 from pilot_agent.mesh.names import kubernetes_host
 from pilot_agent.mesh.policy import DestinationRule, PeerAuthentication, Sidecar
-from pilot_agent.mesh.reading.addresses import canonical
 from pilot_agent.mesh.traffic import VirtualService
 
 Kind = TypeVar("Kind")
@@ -145,6 +144,8 @@ def _with_endpoints(resources: tuple[Resource, ...], problems: list[Problem], op
 
 def _is_usable(entry: WorkloadEntry, service: Service) -> bool:
     """Envoy refuses a name among the addresses of a service that is not to be resolved."""
+    from pilot_agent.mesh.reading.addresses import canonical  # not for a start without such documents
+
     return service.resolution != "STATIC" or canonical(entry.endpoint.address) is not None
 
 

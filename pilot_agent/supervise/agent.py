@@ -34,11 +34,11 @@ from pilot_agent.supervise.gates import (
 )
 from pilot_agent.supervise.identity import Identity
 from pilot_agent.supervise.lifecycle import Lifecycle, State
-from pilot_agent.supervise.local_mesh import MeshReloads
 from pilot_agent.supervise.memory import give_back
 from pilot_agent.supervise.parts import Parts
 from pilot_agent.supervise.prepare import Prepared
 from pilot_agent.supervise.reaper import Reaper, adoption_warning
+from pilot_agent.supervise.reloads import MeshReloads
 from pilot_agent.supervise.serving import Serving
 from pilot_agent.supervise.stopping import Stopping
 from pilot_agent.supervise.workload import Nobody, ServingGate, workload_health

@@ -1,10 +1,8 @@
-"""Local mode's mesh from settings, node and identity: what this proxy is, and when its directory is read again.
+"""Local mode's mesh from settings, node and identity: what this proxy is, as the directory's documents select it.
 
-Loaded once, before Envoy is started; after that a part of the agent reloads it beside the event loop.
+Called once, before Envoy is started; `reloads` reads the directory again.
 """
 
-import asyncio
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +19,7 @@ from pilot_agent.supervise.settling import Settling
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pilot_agent.mesh.local import Change, LocalMesh
+    from pilot_agent.mesh.local import LocalMesh
     from pilot_agent.mesh.model import AddressFamily, Options
 
 _SERVICE_LABELS = ("service.istio.io/canonical-name", "app.kubernetes.io/name", "app")
@@ -49,29 +47,6 @@ def load_local_mesh(
         mesh.remove()
         raise
     return mesh
-
-
-class MeshReloads:
-    """Reloads the mesh when asked, one at a time, in a thread: a thousand services keep nobody's probe waiting."""
-
-    def __init__(self, mesh: "LocalMesh", reloaded: "Callable[[Change], None]") -> None:
-        self._mesh, self._reloaded = mesh, reloaded
-        self._asked = asyncio.Event()
-
-    def ask(self) -> None:
-        self._asked.set()
-
-    async def run(self) -> None:
-        """Until cancelled, and not before the thread has written its last file."""
-        while True:
-            await self._asked.wait()
-            self._asked.clear()
-            reload = asyncio.get_running_loop().run_in_executor(None, self._mesh.reload)
-            try:
-                self._reloaded(await asyncio.shield(reload))
-            except asyncio.CancelledError:
-                await reload
-                raise
 
 
 def mesh_options(desired: Desired, secrets: str) -> "Options":

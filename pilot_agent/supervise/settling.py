@@ -7,8 +7,6 @@ and a cluster gone before the route. Called by the publisher, in the thread of t
 import socket
 import time
 
-from pilot_agent.envoy.admin import parse_answer
-
 MOST_SECONDS = 1.0
 """For a version that Envoy refuses, or a cluster whose name nobody resolves: what is published then is as before."""
 STEP_SECONDS = 0.002
@@ -42,6 +40,8 @@ class Settling:
             data = b""
             while len(data) < _LARGEST_ANSWER and (part := connection.recv(_LARGEST_ANSWER)):
                 data += part
+        from pilot_agent.envoy.admin import parse_answer  # imports asyncio, and before Envoy's start nobody answers
+
         status, body = parse_answer(data)
         if status != 200:
             raise ValueError(status)

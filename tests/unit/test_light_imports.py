@@ -1,4 +1,4 @@
-"""What the agent has in memory in a mesh, by its imports: neither cryptography nor protobuf (decisions 12 and 13)."""
+"""What is imported when: little before Envoy's start (decision 5), in a mesh neither cryptography nor protobuf."""
 
 import subprocess
 import sys
@@ -21,3 +21,18 @@ def test_no_part_of_the_running_agent_imports_what_it_does_not_need() -> None:
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert [each for each in loaded if each.startswith(HEAVY)] == []
     assert {"grpc", "asyncio"} <= set(loaded), "and it is the agent that was looked at"
+
+
+def test_nothing_heavy_is_imported_before_envoy_is_spawned() -> None:
+    """Invariant 2: these modules take a start up to there, local mode's among them."""
+    before = (
+        "pilot_agent.commands.proxy",
+        "pilot_agent.supervise.prepare",
+        "pilot_agent.mesh.local",
+        "pilot_agent.mesh.publish",
+    )
+    heavy = ("asyncio", "ssl", "concurrent", "dataclasses", "aiohttp", "grpc", "click", "msgspec", "yaml", "watchfiles")
+    code = f"import sys, {', '.join(before)}; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert [each for each in loaded if each.partition(".")[0] in heavy] == []
+    assert "jinja2" in loaded, "and it is the start that was looked at"
