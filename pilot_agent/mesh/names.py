@@ -25,7 +25,7 @@ def inbound_cluster_name(port: int) -> str:
 
 def server_name(port: int, host: str, subset: str = "") -> str:
     """The SNI of mutual TLS inside the mesh, from which a gateway can tell the cluster."""
-    return f"outbound_.{port}_.{subset or ''}_.{host}" if subset else f"outbound_.{port}_._.{host}"
+    return f"outbound_.{port}_.{subset}_.{host}"
 
 
 def kubernetes_host(name: str, namespace: str, domain: str) -> str:

@@ -44,7 +44,7 @@ def see(resources: Iterable[Resource], options: Options) -> View:
     clusters = Clusters(reached.values(), rules, peers, options)
     taken = frozenset(str(listener["name"]) for listener in out.listeners)
     into = inbound(registry.services, sight.sidecar, peers, options, taken)
-    unkept = [Problem(origin, ("spec",), text) for origin, text in no_identity(peers, options)]
+    unkept = no_identity(peers, options)
     problems = [*registry.problems, *destinations.problems, *clusters.problems, *into.problems, *unkept]
     return View(
         services=tuple(reached.values()),

@@ -14,7 +14,7 @@ from pilot_agent.values import parse_port
 
 def mesh_settings(document: Mapping[str, object], path: str) -> MeshSettings:
     """What local mode takes from MeshConfig itself. Raises SettingsError naming the field."""
-    reader = MeshReader(document, path)
+    reader = MeshFile(document, path)
     is_json = reader.choice("accessLogEncoding", ("TEXT", "JSON")) == "JSON"
     return MeshSettings(
         reader.port("proxyListenPort", 15001),
@@ -28,7 +28,7 @@ def mesh_settings(document: Mapping[str, object], path: str) -> MeshSettings:
     )
 
 
-class MeshReader:
+class MeshFile:
     """Fields of a MeshConfig, by their JSON names or protobuf's own. Raises SettingsError for what can't be."""
 
     def __init__(self, document: Mapping[str, object], path: str) -> None:
@@ -86,7 +86,7 @@ class MeshReader:
             return "ALLOW_ANY"
         if not isinstance(policy, dict):
             raise self._refusal("outboundTrafficPolicy", "is not a mapping: write mode: REGISTRY_ONLY below it")
-        inner = MeshReader(policy, self._path)
+        inner = MeshFile(policy, self._path)
         return inner.choice("mode", ("ALLOW_ANY", "REGISTRY_ONLY"))
 
     def _refusal(self, name: str, reason: str) -> SettingsError:

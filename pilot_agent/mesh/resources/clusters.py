@@ -31,12 +31,13 @@ _TLS_PARTS = {"DISABLE": None, "SIMPLE": "simple", "MUTUAL": "mutual"}
 
 
 class _Part(NamedTuple):
-    """One cluster to be: a service's port, and the subset of it, None for the whole."""
+    """One cluster to be: a service's port, the subset of it, None for the whole, and what is said of that."""
 
     service: Service
     port: ServicePort
     subset: Subset | None
     rule: DestinationRule | None
+    policy: TrafficPolicy
 
     @property
     def name(self) -> str:
@@ -47,10 +48,6 @@ class _Part(NamedTuple):
         found = self.service.endpoints or _own_endpoints(self.service)
         labels = self.subset.labels if self.subset else {}
         return tuple(endpoint for endpoint in found if selects(labels, endpoint.labels))
-
-    @property
-    def policy(self) -> TrafficPolicy:
-        return policy_of(self.rule, self.port.number, self.subset.name if self.subset else "")
 
     @property
     def is_http2(self) -> bool:
@@ -225,9 +222,9 @@ def _parts(services: Iterable[Service], rules: Rules) -> Iterator[_Part]:
     for service in services:
         rule = rules.of(service)
         for port in service.ports:
-            yield _Part(service, port, None, rule)
+            yield _Part(service, port, None, rule, policy_of(rule, port.number))
             for subset in rule.subsets if rule else ():
-                yield _Part(service, port, subset, rule)
+                yield _Part(service, port, subset, rule, policy_of(rule, port.number, subset.name))
 
 
 def _own_endpoints(service: Service) -> tuple[Endpoint, ...]:

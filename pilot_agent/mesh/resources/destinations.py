@@ -132,10 +132,8 @@ class Destinations:
         return policy_of(self.rules.of(service), number, wanted.subset) if service else TrafficPolicy()
 
     def report(self, origin: Origin, path: Path, reason: str) -> None:
-        """Once, however many listeners the document is used for."""
-        problem = Problem(origin, path, reason)
-        if problem not in self.problems:
-            self.problems.append(problem)
+        """As often as the document is used, once for each listener perhaps; view tells each once."""
+        self.problems.append(Problem(origin, path, reason))
 
     def _resolved(self, wanted: Destination, namespace: str, port: int) -> tuple[str, list[Service], int]:
         """The full host, the services that have it, and the port: the only one of a service needs no saying."""

@@ -7,7 +7,7 @@ a filter chain of virtualInbound, or a listener of its own where nothing is inte
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from pilot_agent.mesh.model import HTTP2_PROTOCOLS, HTTP_PROTOCOLS, Options, Origin, Path, Problem, Service, ServicePort
+from pilot_agent.mesh.model import HTTP2_PROTOCOLS, HTTP_PROTOCOLS, Options, Path, Problem, Service, ServicePort
 from pilot_agent.mesh.names import inbound_cluster_name
 from pilot_agent.mesh.policy import IngressListener, PeerMode, Sidecar
 from pilot_agent.mesh.registry import selects
@@ -259,7 +259,7 @@ def _standing(options: Options) -> list[Values]:
     return found
 
 
-def no_identity(peers: Peers, options: Options) -> Iterator[tuple[Origin, str]]:
+def no_identity(peers: Peers, options: Options) -> Iterator[Problem]:
     """STRICT policies that this proxy can't keep but by letting nobody in."""
     if options.secrets:
         return
@@ -267,4 +267,5 @@ def no_identity(peers: Peers, options: Options) -> Iterator[tuple[Origin, str]]:
         strict = policy.mode == "STRICT" or "STRICT" in policy.ports.values()
         is_ours = policy.namespace in (options.namespace, options.root_namespace)
         if strict and is_ours and selects(policy.selector or {}, options.labels):
-            yield policy.origin, "STRICT needs an identity, and this proxy has none: nobody is let in; give it one"
+            text = "STRICT needs an identity, and this proxy has none: nobody is let in; give it one"
+            yield Problem(policy.origin, ("spec",), text)

@@ -1,17 +1,16 @@
-"""What a route's match says of requests, as Envoy's RouteMatch. Called by routes and actions; pure."""
+"""What a route's match says: of requests, as Envoy's RouteMatch, and of who sends them. Called by routes, actions and
+outbound; pure.
+"""
 
 from pilot_agent.mesh.model import Options
 from pilot_agent.mesh.registry import selects
-from pilot_agent.mesh.traffic import (
-    HttpMatch,
-    StringMatch,
-)
+from pilot_agent.mesh.traffic import ConnectionMatch, HttpMatch, StringMatch
 
 Values = dict[str, object]
 
 
-def is_ours(match: HttpMatch, port: int, options: Options) -> bool:
-    """What a match says of the client, that is of this proxy."""
+def is_ours(match: HttpMatch | ConnectionMatch, port: int, options: Options) -> bool:
+    """What a match says of the listener's port and of the client, that is of this proxy."""
     return (
         match.port in (None, port)
         and match.source_namespace in ("", options.namespace)

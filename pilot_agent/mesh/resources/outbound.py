@@ -10,8 +10,8 @@ from typing import NamedTuple
 from pilot_agent.mesh.model import Options, Service, ServicePort
 from pilot_agent.mesh.names import chain_matches, cluster_name, full_host, listener_addresses, matches_host, prefixes
 from pilot_agent.mesh.policy import ConnectionPool, TrafficPolicy
-from pilot_agent.mesh.registry import selects
 from pilot_agent.mesh.resources.destinations import Destinations, policy_of
+from pilot_agent.mesh.resources.matches import is_ours
 from pilot_agent.mesh.resources.routes import Routing, virtual_hosts
 from pilot_agent.mesh.resources.scope import Scope
 from pilot_agent.mesh.traffic import ConnectionMatch, ConnectionRoute, VirtualService
@@ -146,7 +146,7 @@ def _routed_matches(
     rule: VirtualService, route: ConnectionRoute, service: Service, port: ServicePort, address: str, options: Options
 ) -> Iterator[tuple[str, str]]:
     for match in route.matches or (ConnectionMatch(),):
-        if not _is_ours(match, port.number, options):
+        if not is_ours(match, port.number, options):
             continue
         names = [host.lower() for host in match.sni_hosts if _is_about(host, service, rule, options)] or [""]
         if port.is_tls and names == [""]:
@@ -160,14 +160,6 @@ def _routed_matches(
 def _is_about(host: str, service: Service, rule: VirtualService, options: Options) -> bool:
     full = full_host(host, rule.namespace, options.domain)
     return matches_host(service.host, full) or matches_host(full, service.host)
-
-
-def _is_ours(match: ConnectionMatch, port: int, options: Options) -> bool:
-    return (
-        match.port in (None, port)
-        and match.source_namespace in ("", options.namespace)
-        and selects(match.source_labels, options.labels)
-    )
 
 
 def _clusters(
@@ -192,10 +184,9 @@ def _clusters(
 def _chain(key: tuple[str, str], clusters: list[Values], policy: TrafficPolicy) -> Values:
     prefix, name = key
     address, _, length = prefix.partition("/")
-    ranges = [{"address_prefix": address, "prefix_len": int(length or 128 if ":" in address else length or 32)}]
     pool = policy.connection_pool or ConnectionPool()
     return {
-        "prefix_ranges": ranges if prefix else [],
+        "prefix_ranges": [{"address_prefix": address, "prefix_len": int(length)}] if prefix else [],
         "server_name": name,
         "clusters": clusters,
         "idle_timeout": pool.tcp_idle_timeout,

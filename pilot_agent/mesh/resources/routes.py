@@ -72,8 +72,12 @@ class Routing:
     def strangers(self, services: Iterable[Service]) -> Iterator[tuple[str, VirtualService]]:
         """Hosts with HTTP routes that none of these services has."""
         known = {service.host.lower() for service in services}
+        patterns = [host for host in known if host.startswith("*")]
         for host, rule in self._by_host.items():
-            if rule.http and not any(matches_host(host, each) or matches_host(each, host) for each in known):
+            has_service = host in known or any(matches_host(each, host) for each in patterns)
+            if not has_service and host.startswith("*"):
+                has_service = any(matches_host(host, each) for each in known)
+            if rule.http and not has_service:
                 yield host, rule
 
     def virtual_host(self, service: Service, port: ServicePort, names: list[str]) -> Values:
