@@ -95,6 +95,12 @@ class HostPort(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+def camel_case(name: str) -> str:
+    """`filter_chains` as protobuf's JSON spells it, `filterChains`."""
+    first, *rest = name.split("_")
+    return first + "".join(part[:1].upper() + part[1:] for part in rest)
+
+
 def parse_port(value: object) -> int:
     """An integer from 1 to 65535, given as a number or its decimal text; raises ValueError."""
     is_number = isinstance(value, int) and not isinstance(value, bool)

@@ -7,16 +7,14 @@ view reads a dump through these.
 from functools import cache
 from typing import Any
 
+from pilot_agent.values import camel_case
+
 Message = dict[str, Any]
 
 _LARGEST = 2**32 - 1
 
 
-@cache
-def camel(name: str) -> str:
-    """`filter_chains` as protobuf's JSON spells it, `filterChains`."""
-    first, *others = name.split("_")
-    return first + "".join(part[:1].upper() + part[1:] for part in others)
+camel = cache(camel_case)
 
 
 def field(message: object, *path: str) -> Any:

@@ -10,8 +10,9 @@ from typing import Any
 
 from pilot_agent.errors import SettingsError
 from pilot_agent.settings.model import ProxyConfig
-from pilot_agent.settings.reading import Reader, camel_case
+from pilot_agent.settings.reading import Reader
 from pilot_agent.settings.schema import MESSAGES, ONE_OFS, PROXY_CONFIG_FIELDS
+from pilot_agent.values import camel_case
 
 KEPT_HEADERS = ("forwardedClientCert", "requestId", "attemptCount", "server", "envoyDebugHeaders")
 """Fields of proxyHeaders that a layer without them leaves as they were."""

@@ -11,12 +11,7 @@ from pilot_agent.errors import SettingsError
 from pilot_agent.settings.environment import parse_integer
 from pilot_agent.settings.redaction import HIDDEN, redacted
 from pilot_agent.settings.schema import MESSAGES, ONE_OFS, PROXY_CONFIG_FIELDS, Field
-from pilot_agent.values import Duration
-
-
-def camel_case(name: str) -> str:
-    first, *rest = name.split("_")
-    return first + "".join(part[:1].upper() + part[1:] for part in rest)
+from pilot_agent.values import Duration, camel_case
 
 
 def nearest(name: str, known: Iterable[str] = PROXY_CONFIG_FIELDS) -> str:

@@ -11,6 +11,7 @@ from pilot_agent.errors import AgentError
 from pilot_agent.files.workspace import Workspace
 from pilot_agent.log import Log
 from pilot_agent.node.addresses import Family
+from pilot_agent.node.labels import APP_LABELS
 from pilot_agent.settings.paths import SDS_DIRECTORY, XDS_DIRECTORY
 from pilot_agent.supervise.desired import Desired
 from pilot_agent.supervise.opening import OpenedIdentity
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from pilot_agent.mesh.local import LocalMesh
     from pilot_agent.mesh.model import AddressFamily, Options
 
-_SERVICE_LABELS = ("service.istio.io/canonical-name", "app.kubernetes.io/name", "app")
 _REVISION_LABELS = ("service.istio.io/canonical-revision", "app.kubernetes.io/version", "version")
 
 
@@ -98,7 +98,7 @@ def _trace_tags(labels: "Mapping[str, str]", namespace: str, desired: Desired) -
     metadata = desired.node.metadata
     return {
         "canonical_revision": first(_REVISION_LABELS, "latest"),
-        "canonical_service": first(_SERVICE_LABELS, "unknown"),
+        "canonical_service": first(APP_LABELS[::-1], "unknown"),
         "cluster_id": str(metadata.get("CLUSTER_ID") or "Kubernetes"),
         "mesh_id": str(metadata.get("MESH_ID") or desired.identity.trust_domain or "cluster.local"),
         "namespace": namespace,

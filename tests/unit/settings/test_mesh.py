@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from pilot_agent.errors import SettingsError
 from pilot_agent.settings.mesh import Layers, parse_document
 from pilot_agent.settings.model import ProxyConfig
-from pilot_agent.settings.reading import camel_case, nearest
+from pilot_agent.settings.reading import nearest
 from pilot_agent.settings.schema import PROXY_CONFIG_FIELDS
-from pilot_agent.values import Duration
+from pilot_agent.values import Duration, camel_case
 
 
 def layered(*documents: str | dict[str, Any]) -> ProxyConfig:
